@@ -1,0 +1,1 @@
+"""The service: call audio from Kafka in, transcripts to Kafka out."""
