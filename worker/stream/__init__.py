@@ -1,0 +1,1 @@
+"""One call: its audio in order, decoded and at the rate of the model."""

@@ -1,0 +1,1 @@
+"""Tokens to words, words to utterances, utterances to events."""

@@ -1,0 +1,61 @@
+"""Vocabulary pieces to words with times and confidence."""
+
+from dataclasses import dataclass, field
+
+from wire.events import Word
+
+WORD_START = "\u2581"  # SentencePiece's mark of a piece that begins a word
+
+
+@dataclass(slots=True)
+class OpenWord:
+    """A word that may still grow; frames count from the segment's start."""
+
+    text: str
+    start: int
+    end: int
+    confidences: list[float] = field(default_factory=list)
+
+    def grow(self, text: str, frame: int, confidence: float) -> None:
+        self.text += text
+        self.end = frame + 1
+        self.confidences.append(confidence)
+
+    def close(self, origin: int, frame_ms: int) -> Word:
+        """The word in ms of stream time; its confidence is the mean over its tokens."""
+        mean = sum(self.confidences) / len(self.confidences)
+        return Word(self.text, origin + self.start * frame_ms, origin + self.end * frame_ms, mean)
+
+
+class Hypothesis:
+    """The words of the utterance under way. Greedy tokens never change, so only the last word can."""
+
+    def __init__(self, pieces: tuple[str, ...]) -> None:
+        self._pieces = pieces
+        self.words: list[OpenWord] = []
+
+    def begins_word(self, token: int) -> bool:
+        return not self.words or self._pieces[token].startswith(WORD_START)
+
+    def add(self, token: int, frame: int, confidence: float) -> None:
+        """Take the next token, emitted at encoder frame `frame`."""
+        text = self._pieces[token].removeprefix(WORD_START)
+        # a bare mark is the start of a word whose letters follow
+        if self.begins_word(token) and not (self.words and not self.words[-1].text):
+            self.words.append(OpenWord("", frame, frame))
+        self.words[-1].grow(text, frame, confidence)
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words if word.text)
+
+    @property
+    def stable(self) -> str:
+        """The part of `text` that will not change."""
+        return " ".join(word.text for word in self.words[:-1] if word.text)
+
+    def take(self, keep_last: bool = False) -> list[OpenWord]:
+        """Remove and return the words; with `keep_last` the last one stays and may grow."""
+        count = len(self.words) - (1 if keep_last else 0)
+        taken, self.words = self.words[:count], self.words[count:]
+        return [word for word in taken if word.text]
