@@ -1,0 +1,1 @@
+"""Which streams step together, and in which slots."""

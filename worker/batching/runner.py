@@ -1,0 +1,61 @@
+"""The one thread that owns the model."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from worker.batching.scheduler import Batch, Scheduler, Work
+from worker.engine.interface import Engine, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A computed batch: each stream's tokens, and what the step took."""
+
+    results: Sequence[tuple[Work, Tokens]]
+    rows: int
+    seconds: float
+    samples: int
+
+
+class Runner(threading.Thread):
+    """Takes batches until the scheduler stops. `deliver` and `fail` are called on this thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        scheduler: Scheduler,
+        deliver: Callable[[Done], object],
+        fail: Callable[[BaseException], object],
+    ) -> None:
+        super().__init__(name="model", daemon=True)
+        self._engine = engine
+        self._scheduler = scheduler
+        self._deliver = deliver
+        self._fail = fail
+
+    def run(self) -> None:
+        try:
+            while (batch := self._scheduler.take()) is not None:
+                done = self._step(batch)
+                self._deliver(done)
+                self._scheduler.done(batch)  # after: once the scheduler is idle, all results are on their way
+        except BaseException as error:
+            self._fail(error)
+
+    def _step(self, batch: Batch) -> Done:
+        began = time.perf_counter()
+        for feed, slot in batch.spill:
+            feed.saved = self._engine.save(slot)
+        for feed, slot in batch.admit:
+            if feed.saved is None:
+                self._engine.open(slot, feed.mode)
+            else:
+                self._engine.load(slot, feed.saved)
+                feed.saved = None
+        rows = [work.row for work in batch.work if work.row is not None]
+        tokens = iter(self._engine.step(rows)) if rows else iter(())
+        results = [(work, next(tokens) if work.row is not None else Tokens()) for work in batch.work]
+        samples = sum(len(row.samples) for row in rows)
+        return Done(results, len(rows), time.perf_counter() - began, samples)

@@ -1,0 +1,211 @@
+"""Where the event loop and the model's thread meet.
+
+The loop pushes audio; the thread takes the next batch the moment it is free. A batch is whatever is ready, the
+longest waiting first, of one mode, up to the cap; there is no timer. A stream is ready when it has a chunk of
+audio or its segment has ended.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.batching.feed import Feed
+from worker.engine.interface import Geometry, Mode, Row
+
+_Entry = tuple[float, int, Feed]  # when its audio had come, order of arrival, the stream
+
+
+@dataclass(slots=True)
+class Work:
+    """One stream's part of a batch. `row` is None where the engine has nothing to do (an empty segment)."""
+
+    feed: Feed
+    row: Row | None
+    last: bool
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the thread does next: copy out, copy in or open, then step."""
+
+    work: list[Work] = field(default_factory=list)
+    spill: list[tuple[Feed, int]] = field(default_factory=list)
+    admit: list[tuple[Feed, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Streams by where their engine state is, and audio waiting, in samples."""
+
+    active: int
+    spilled: int
+    waiting: int
+    ready: int
+    samples: int
+
+
+class Scheduler:
+    """Ready streams, earliest first, and the slots they hold.
+
+    `admit`, `push`, `close`, `drop` belong to the loop; `take` and `done` to the model's thread.
+    """
+
+    def __init__(self, geometry: Geometry, slots: int, max_batch: int, max_chunks: int) -> None:
+        self._geometry = geometry
+        self._max_batch = min(max_batch, slots)
+        self._max_chunks = max_chunks
+        self._free = list(range(slots - 1, -1, -1))
+        self._resident: OrderedDict[Feed, None] = OrderedDict()  # slot holders, longest unused first
+        self._ready: dict[Mode, list[_Entry]] = {}
+        self._starving: dict[int, int] = {}  # streams of each heap that found no slot
+        self._feeds: set[Feed] = set()
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._samples = 0
+        self._stopped = False
+
+    def admit(self, mode: Mode, owner: Any) -> Feed:
+        feed = Feed(mode, self._geometry, owner)
+        with self._changed:
+            self._feeds.add(feed)
+        return feed
+
+    def push(self, feed: Feed, samples: Any) -> None:
+        with self._changed:
+            feed.push(samples, time.monotonic())
+            self._samples += len(samples)
+            self._offer(feed)
+
+    def close(self, feed: Feed, ending: bool) -> None:
+        """End the feed's segment; with `ending`, the stream: its slot is freed after the last step."""
+        with self._changed:
+            feed.close(time.monotonic(), ending)
+            self._offer(feed)
+
+    def drop(self, feed: Feed) -> None:
+        """Forget a stream at once; a step under way for it is finished and its result is the caller's to ignore."""
+        with self._changed:
+            feed.dropped = True
+            if not feed.in_flight:
+                self._release(feed)
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def occupancy(self) -> Occupancy:
+        with self._changed:
+            return Occupancy(
+                active=len(self._resident),
+                spilled=sum(1 for feed in self._feeds if feed.saved is not None),
+                waiting=sum(self._starving.values()),
+                ready=sum(len(heap) for heap in self._ready.values()),
+                samples=self._samples,
+            )
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is ready and nothing is under way."""
+        with self._changed:
+            return not any(self._ready.values()) and not any(f.in_flight for f in self._feeds)
+
+    @property
+    def waiting_samples(self) -> int:
+        return self._samples
+
+    def take(self) -> Batch | None:
+        """Block until something is ready; None once stopped."""
+        with self._changed:
+            while True:
+                if self._stopped:
+                    return None
+                batch = self._assemble()
+                if batch.work:
+                    return batch
+                self._changed.wait()
+
+    def done(self, batch: Batch) -> None:
+        """The batch was computed; its streams may be taken again."""
+        with self._changed:
+            for work in batch.work:
+                feed = work.feed
+                feed.in_flight = False
+                if feed.dropped or feed.finished:
+                    self._release(feed)
+                else:
+                    self._offer(feed)
+
+    def _offer(self, feed: Feed) -> None:
+        if feed.in_flight or feed.queued or feed.dropped:
+            return
+        due = feed.due()
+        if due is not None:
+            feed.queued = True
+            heapq.heappush(self._ready.setdefault(feed.mode, []), (due, next(self._order), feed))
+            self._changed.notify()
+
+    def _assemble(self) -> Batch:
+        """One mode's ready streams, earliest first. The mode is that of the stream that has waited longest."""
+        batch = Batch()
+        for heap in sorted((heap for heap in self._ready.values() if heap), key=lambda heap: heap[0][:2]):
+            starved: list[_Entry] = []
+            while heap and len(batch.work) < self._max_batch:
+                entry = heapq.heappop(heap)
+                feed = entry[2]
+                if feed.dropped:
+                    continue
+                if feed.silent or self._seat(feed, batch):
+                    batch.work.append(self._work(feed))
+                else:
+                    starved.append(entry)
+            for entry in starved:
+                heapq.heappush(heap, entry)
+            self._starving[id(heap)] = len(starved)
+            if batch.work:
+                break
+        return batch
+
+    def _work(self, feed: Feed) -> Work:
+        samples, last = feed.take(self._max_chunks)
+        self._samples -= len(samples)
+        feed.queued = False
+        feed.in_flight = True
+        if feed.slot is None:
+            return Work(feed, None, last)
+        self._resident.move_to_end(feed)
+        return Work(feed, Row(feed.slot, samples, last), last)
+
+    def _seat(self, feed: Feed, batch: Batch) -> bool:
+        """Give the feed a slot: its own, a free one, or that of the stream idle for longest."""
+        if feed.slot is not None:
+            return True
+        if self._free:
+            slot = self._free.pop()
+        else:
+            idle = next((f for f in self._resident if not f.queued and not f.in_flight), None)
+            if idle is None:
+                return False
+            assert idle.slot is not None
+            slot, idle.slot = idle.slot, None
+            del self._resident[idle]
+            batch.spill.append((idle, slot))
+        feed.slot = slot
+        self._resident[feed] = None
+        batch.admit.append((feed, slot))
+        return True
+
+    def _release(self, feed: Feed) -> None:
+        self._samples -= feed.waiting
+        self._feeds.discard(feed)
+        self._resident.pop(feed, None)
+        feed.saved = None
+        feed.dropped = True
+        if feed.slot is not None:
+            self._free.append(feed.slot)
+            feed.slot = None
+            self._changed.notify()

@@ -1,0 +1,37 @@
+"""`trunkline worker`: run one worker."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from worker.settings import Settings, SettingsError, load
+
+EXIT_SETTINGS = 2
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit codes: 0 drained after SIGTERM or Ctrl-C, 1 could not start or a fault, 2 wrong settings."""
+    try:
+        settings = load(argv)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return EXIT_SETTINGS
+    return run(settings)
+
+
+def run(settings: Settings) -> int:
+    """Run a worker until it is told to stop."""
+    from worker.engine.model import UnsupportedModel
+    from worker.service import Service, StartError
+
+    logging.basicConfig(
+        level=settings.telemetry.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return asyncio.run(Service(settings).run())
+    except (StartError, UnsupportedModel, FileNotFoundError) as error:
+        print(f"trunkline worker: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,192 @@
+"""All settings of the worker in one model: flags win over `TRUNKLINE_` environment, environment over YAML.
+
+A nested setting is `TRUNKLINE_MODEL__LOOK_AHEAD` in the environment, `model: {look_ahead: ...}` in YAML and
+`--model.look_ahead` as a flag. `load` reports every error at once.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from wire.records import SAMPLE_RATES, Encoding
+from wire.topics import Topics
+
+PREFIX = "TRUNKLINE_"
+NOT_SETTINGS = frozenset({"TRUNKLINE_CONFIG", "TRUNKLINE_TESTS_NO_SKIP"})
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(Section):
+    bootstrap_servers: str = Field(default="127.0.0.1:9092", description="Brokers, `host:port`, separated by commas.")
+    group: str = Field(default="trunkline", description="Consumer group; workers of one group share the partitions.")
+    audio_topic: str = Topics().audio
+    final_topic: str = Topics().final
+    partial_topic: str = Topics().partial
+    rejected_topic: str = Topics().rejected
+    streams_topic: str = Topics().streams
+    session_timeout_ms: Positive = Field(
+        default=10_000, description="A worker silent for so long loses its partitions."
+    )
+    request_timeout_ms: Positive = Field(default=15_000, description="Deadline of one request, and of start and stop.")
+    commit_interval_ms: Positive = Field(default=1_000, description="How often input offsets are committed.")
+    max_poll_records: Positive = Field(default=500, description="Records taken in one turn of the event loop.")
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(
+            audio=self.audio_topic,
+            final=self.final_topic,
+            partial=self.partial_topic,
+            rejected=self.rejected_topic,
+            streams=self.streams_topic,
+        )
+
+
+class ModelSettings(Section):
+    source: str = Field(description="A .nemo file or a Hugging Face name.")
+    id: str | None = Field(default=None, description="Name in the events; the file's name and digest if not given.")
+    look_ahead: Annotated[int, Field(ge=0)] = Field(
+        default=6,
+        description="Right context in encoder frames of 80 ms; one of the model's. Latency is (n + 1) frames.",
+    )
+    decoder: Literal["auto", "rnnt", "ctc"] = Field(default="auto", description="`auto`: RNN-T where the model has it.")
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`.")
+    threads: Positive | None = Field(
+        default=None, description="CPU threads of the model step; torch's default if not given."
+    )
+
+
+class BatchingSettings(Section):
+    slots: Positive = Field(default=64, description="Streams whose state is on the device at once.")
+    max_batch: Positive = Field(default=32, description="Streams in one step at most.")
+    max_chunks: Positive = Field(
+        default=8, description="Chunks that a stream which fell behind takes in one step at most."
+    )
+    memory_mb: Positive = Field(default=512, description="Audio waiting in memory above which reading pauses.")
+
+
+class StreamSettings(Section):
+    encoding: Encoding = Field(default="pcm_s16le", description="Of audio that came without a start.")
+    sample_rate: Literal[SAMPLE_RATES] = Field(default=8000, description="Of audio that came without a start, in Hz.")  # type: ignore[valid-type]
+    language: str | None = Field(default=None, description="Of streams whose start names none.")
+    partials: bool = Field(default=True, description="Publish partial transcripts unless the start says otherwise.")
+    endpoint_ms: Positive = Field(default=800, description="Silence that ends an utterance.")
+    max_utterance_ms: Positive = Field(default=30_000, description="An utterance is cut at the word that passes this.")
+    idle_ms: Positive = Field(default=60_000, description="A stream without a record for so long is ended.")
+    reorder_ms: Positive = Field(
+        default=2_000, description="Later audio that must come before missing audio is given up."
+    )
+    gap_fill_ms: Annotated[int, Field(ge=0)] = Field(
+        default=1_000, description="Longer gaps end the segment; shorter ones are filled with silence."
+    )
+    max_gap_ms: Positive = Field(default=86_400_000, description="A position further ahead than this is rejected.")
+
+
+class TelemetrySettings(Section):
+    host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=9090, description="0 takes a free port and logs it.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """Everything the worker can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    model: ModelSettings
+    batching: BatchingSettings = BatchingSettings()
+    stream: StreamSettings = StreamSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    drain_timeout_s: Positive = Field(default=20, description="Time to publish what was heard after SIGTERM.")
+
+
+class SettingsError(Exception):
+    """Wrong settings; `problems` names all of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("wrong settings:\n" + "\n".join(f"  - {p}" for p in problems))
+        self.problems = problems
+
+
+def load(argv: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from flags, environment and the YAML file of `--config` or TRUNKLINE_CONFIG.
+
+    Raises SettingsError with every problem; SystemExit for `--help` and for flags that do not exist.
+    """
+    names = os.environ if environ is None else environ
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--config", default=names.get("TRUNKLINE_CONFIG"))
+    chosen, rest = early.parse_known_args(list(argv))
+    problems = _unknown_names(names)
+    if chosen.config and not Path(chosen.config).is_file():
+        problems.append(f"--config: no file at {chosen.config!r}")
+        raise SettingsError(problems)
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            flags: CliSettingsSource[Any] = CliSettingsSource(
+                settings_cls,
+                cli_prog_name="trunkline worker",
+                cli_parse_args=rest,
+                cli_hide_none_type=True,
+                cli_avoid_json=True,
+            )
+            yaml = [YamlConfigSettingsSource(settings_cls, chosen.config)] if chosen.config else []
+            return (flags, env_settings, *yaml)
+
+    try:
+        loaded = Loaded()  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError(problems + [_sentence(item) for item in error.errors()]) from None
+    if problems:
+        raise SettingsError(problems)
+    return loaded
+
+
+def _unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """A mistyped section in the environment would otherwise be passed over in silence."""
+    known = {name.upper() for name in Settings.model_fields}
+    return [
+        f"{name}: no such setting (sections: {', '.join(sorted(known))})"
+        for name in sorted(environ)
+        if name.startswith(PREFIX)
+        and name not in NOT_SETTINGS
+        and name.removeprefix(PREFIX).split("__")[0].upper() not in known
+    ]
+
+
+def _sentence(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    found = "" if item["type"] == "missing" else f" (found {item['input']!r})"
+    return f"{where}: {item['msg']}{found}; environment {PREFIX}{where.upper().replace('.', '__')}"
