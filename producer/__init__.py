@@ -1,0 +1,13 @@
+"""For call-centre ingest: live audio onto Kafka.
+
+    async with Producer("kafka:9092") as producer:
+        async with Call(producer, "call-17/0", sample_rate=8000) as call:
+            await call.send(pcm)
+
+Needs neither torch nor the worker.
+"""
+
+from producer.call import Call, StereoCall, channels
+from producer.client import DeliveryError, Producer, ProducerError
+
+__all__ = ["Call", "DeliveryError", "Producer", "ProducerError", "StereoCall", "channels"]
