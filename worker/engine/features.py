@@ -25,7 +25,8 @@ class LogMel:
         self.size: int = featurizer.win_length
         self.half = self.size // 2
         self.bands: int = featurizer.nfilt
-        self._fft: int = featurizer.n_fft
+        room = int(featurizer.n_fft) - self.size
+        self._padding = (room // 2, room - room // 2)
         self._preemphasis = float(featurizer.preemph or 0.0)
         self._power = float(featurizer.mag_power)
         self._guard = featurizer.log_zero_guard_value_fn(torch.zeros(1))
@@ -63,7 +64,9 @@ class LogMel:
             emphasised = torch.nn.functional.pad(emphasised, (0, missing))
         if count:
             frame = emphasised.unfold(1, self.size, self.hop)[:, :count] * self._window
-            spectrum = torch.view_as_real(torch.fft.rfft(frame, n=self._fft)).square().sum(-1)
+            # centred as NeMo centres it: elsewhere in the transform, weak bands round differently by over 1e-4
+            frame = torch.nn.functional.pad(frame, self._padding)
+            spectrum = torch.view_as_real(torch.fft.rfft(frame)).square().sum(-1)
             energy = spectrum.pow(self._power / 2.0) if self._power != 2.0 else spectrum
             mel = energy @ self._filters
             mel = mel.clamp_min(self._guard).log() if self._clamp else (mel + self._guard).log()

@@ -80,7 +80,7 @@ class ReferenceEngine:
         mode = self._mode(rows)
         slots = np.array([row.slot for row in rows])
         index = self._to_device(slots)
-        mels, mel_length = self._listen(rows, slots, index)
+        mels, mel_length = self._listen(mode, rows, slots, index)
         encoded, emitted = self._encode(mode, rows, slots, index, mels, mel_length)
         self.calls["decoder"] += 1
         tokens = self._decoders[mode.decoder](encoded, self._to_device(emitted), index, self._arenas)
@@ -102,11 +102,16 @@ class ReferenceEngine:
         assert mode is not None
         return mode
 
-    def _listen(self, rows: Sequence[Row], slots: np.ndarray, index: Tensor) -> tuple[Tensor, np.ndarray]:
+    def _listen(
+        self, mode: Mode, rows: Sequence[Row], slots: np.ndarray, index: Tensor
+    ) -> tuple[Tensor, np.ndarray]:
         """Live features: each row's window of mel frames (kept tail, then new), left-aligned, and its length."""
         tail = self._tail[slots]
         length = tail + [len(row.samples) for row in rows]
         frames = np.array([self._features.frames(int(n), row.last) for n, row in zip(length, rows, strict=True)])
+        before = self._mels[slots]
+        total = before + frames
+        self._check_alignment(mode, rows, total, self._frames[slots] + self._plan(mode, rows, slots, total)[1])
         signal = np.zeros((len(rows), max(int(length.max()), self._features.tail_size)), dtype=np.float32)
         for b, row in enumerate(rows):
             signal[b, tail[b] : length[b]] = row.samples
@@ -115,8 +120,6 @@ class ReferenceEngine:
         mel, rest = self._features(audio, self._to_device(length), self._to_device(frames))
         self._arenas.scatter("audio", index, rest)
         self._tail[slots] = length - frames * self._features.hop
-        before = self._mels[slots]
-        total = before + frames
         # at least one column, for rows too short for a frame
         width = max(1, int(total.max()))
         joined = join(self._arenas.gather("mel", index), self._to_device(before), mel, width)
@@ -133,12 +136,8 @@ class ReferenceEngine:
     ) -> tuple[Tensor, np.ndarray]:
         """Encoder frames (B, T, D) and how many of each row are emitted; mel tail and caches advance."""
         done = self._frames[slots]
-        last = np.array([row.last for row in rows])
         past = self._past(done)
-        frames = np.array([self._encoder.frames(int(m), int(p)) for m, p in zip(mel_length, past, strict=True)])
-        again = self.info.geometry.recompute[mode.look_ahead]
-        emitted = np.where(last, frames, np.maximum(frames - again, 0))
-        self._check_alignment(mode, rows, mel_length, done + emitted)
+        frames, emitted = self._plan(mode, rows, slots, mel_length)
         size = int(frames.max())
         if size == 0:
             encoded = mels.new_zeros(len(rows), 0, self._encoder.width)
@@ -162,11 +161,20 @@ class ReferenceEngine:
             self._arenas.scatter("time", index, time)
         # the next window starts with the past frames of the first encoder frame not yet emitted
         first = self._window_start(done + emitted) - self._window_start(done)
-        kept = np.where(last, 0, mel_length - first)
+        kept = np.where([row.last for row in rows], 0, mel_length - first)
         tail = window(mels, self._to_device(first), self._arenas.gather("mel", index[:1]).shape[1])
         self._arenas.scatter("mel", index, tail)
         self._mels[slots] = kept
         return encoded, emitted
+
+    def _plan(
+        self, mode: Mode, rows: Sequence[Row], slots: np.ndarray, mel_length: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encoder frames that each row's mel window gives, and how many of them it emits."""
+        past = self._past(self._frames[slots])
+        frames = np.array([self._encoder.frames(int(m), int(p)) for m, p in zip(mel_length, past, strict=True)])
+        again = self.info.geometry.recompute[mode.look_ahead]
+        return frames, np.where([row.last for row in rows], frames, np.maximum(frames - again, 0))
 
     def _past(self, done: np.ndarray) -> np.ndarray:
         """Mel frames already seen that the next window starts with, after `done` encoder frames."""
@@ -179,7 +187,10 @@ class ReferenceEngine:
         return seen - self._past(done)
 
     def _check_alignment(self, mode: Mode, rows: Sequence[Row], mel_length: np.ndarray, done: np.ndarray) -> None:
-        """A step that ends between two chunks would compute frames without their look-ahead."""
+        """A step that ends between two chunks would compute frames without their look-ahead.
+
+        Comes before any state changes, so that a refused step harms no stream.
+        """
         chunk = self.info.geometry.chunk_frames(mode.look_ahead)
         for row, mels, frames in zip(rows, mel_length, done, strict=True):
             if row.last or not mels:

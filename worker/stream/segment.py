@@ -42,6 +42,10 @@ class Boundary:
     gap_ms: int = 0  # of the whole stream so far, for its end
 
     @property
+    def ends_stream(self) -> bool:
+        return self.reason in ("end", "idle", "restarted")
+
+    @property
     def resumes(self) -> int:
         """Stream time in ms at which the next segment begins."""
         return self.gap_end if self.reason == "gap" else self.time

@@ -3,6 +3,7 @@
 Everything here follows from the records in log order, so a replay gives the same segments.
 """
 
+import heapq
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,7 @@ class Session:
         sample_rate: int,
         nonce: str | None,
         limits: SessionLimits,
+        began: Source,
         rate_out: int = 16000,
     ) -> None:
         self.nonce = nonce
@@ -70,10 +72,11 @@ class Session:
         self._resampler = Resampler(sample_rate, rate_out)
         self._position = 0
         self._sequence = -1
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, _Held] = {}  # by position
+        self._waiting: list[int] = []  # heap of the positions in _held
         self._held_samples = 0
         self._produced = 0  # samples of the segment at the engine's rate
-        self._source = Source(-1, 0)
+        self._source = began
 
     def accepts_nonce(self, nonce: str | None) -> bool:
         return nonce is None or nonce == self.nonce
@@ -104,8 +107,8 @@ class Session:
             return []
         items: list[Item] = []
         if ahead > 0 and record.sequence != self._sequence + 1:
-            if not self._hold(record, samples, source):
-                return []
+            self._hold(record, samples, source)
+            self._release(items)  # a record rejected since may be all that this audio waited for
             while self._held_samples >= self._samples(self._limits.reorder_ms):
                 self._release(items, give_up=True)
             return items
@@ -154,25 +157,28 @@ class Session:
             self._lose(self._position + ahead, source, items)
         return items
 
-    def _hold(self, record: Audio, samples: Samples, source: Source) -> bool:
+    def _hold(self, record: Audio, samples: Samples, source: Source) -> None:
         before = self._held.get(record.position)
-        if before is not None and len(before.samples) >= len(samples):
-            self.duplicates += len(samples)
-            return False
-        self._held_samples += len(samples) - (len(before.samples) if before else 0)
+        known = len(before.samples) if before is not None else 0
+        self.duplicates += min(known, len(samples))
+        if len(samples) <= known:
+            return
+        if before is None:
+            heapq.heappush(self._waiting, record.position)
+        self._held_samples += len(samples) - known
         self._held[record.position] = _Held(record.sequence, samples, source)
-        return True
 
     def _release(self, items: list[Item], give_up: bool = False) -> None:
         """Append held audio as far as it connects; with `give_up`, jump to the earliest piece first."""
         while self._held:
-            position = min(self._held)
+            position = self._waiting[0]
             held = self._held[position]
             if position > self._position:
                 if not give_up and held.sequence != self._sequence + 1:
                     return
                 self._lose(position, self._source, items)
                 give_up = False
+            heapq.heappop(self._waiting)
             del self._held[position]
             self._held_samples -= len(held.samples)
             self._append(position, held, items)

@@ -14,6 +14,10 @@ from worker.engine.interface import Geometry, Tokens
 from worker.stream.segment import Segment, Source
 from worker.transcript.words import Hypothesis
 
+# An utterance of so many tokens stays well below the 1 MB that Kafka takes in one record, whatever length and
+# silence a stream asked for.
+MAX_TOKENS = 5_000
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -75,10 +79,11 @@ class Transcriber:
         told: list[Told] = []
         for token, frame, confidence in zip(tokens.ids, tokens.frames, tokens.confidences, strict=True):
             told.extend(self._due(frame, segment))
-            if self._hypothesis.words and frame - self._hypothesis.words[0].start >= self._longest:
+            if self._full(frame):
                 # the word this token continues is not complete, it opens the next utterance
-                growing = not self._hypothesis.begins_word(token)
+                growing = not self._hypothesis.begins_word(token) and len(self._hypothesis.words) > 1
                 told.extend(self._utter("max_length", segment, self._completing(frame, segment), growing))
+                told.extend(self._lost(frame, segment))
             self._hypothesis.add(token, frame, confidence)
         told.extend(self._due(tokens.heard, segment))
         told.extend(self._revise(tokens.heard, segment))
@@ -90,11 +95,8 @@ class Transcriber:
         boundary = segment.boundary
         if boundary is None:
             raise ValueError("the segment has not ended")
-        told: list[Told] = []
-        while segment.losses:
-            told.append(self._lost(segment))
-        told.extend(self._utter(boundary.reason, segment, boundary.source))
         source = boundary.source
+        told = [*self._utter(boundary.reason, segment, source), *self._lost(None, segment)]
         if boundary.reason == "flush":
             head = self._head(source, source)
             told.append(Told(Marker(head, boundary.flush_id, boundary.time), source.timestamp))
@@ -107,21 +109,34 @@ class Transcriber:
             told.append(Told(end, source.timestamp))
         return told
 
-    def _due(self, frame: int, segment: Segment) -> Iterator[Told]:
-        """Everything decided by the frames before `frame`, in order."""
-        while True:
-            silent = self._hypothesis.words[-1].end + self._silence if self._hypothesis.words else None
-            lost = segment.losses[0].sample // self._geometry.frame_samples if segment.losses else None
-            if lost is not None and lost < frame and (silent is None or lost < silent):
-                yield self._lost(segment)
-            elif silent is not None and silent <= frame:
-                yield from self._utter("silence", segment, self._completing(silent - 1, segment))
-            else:
-                return
+    def _full(self, frame: int) -> bool:
+        """Whether the utterance must end before a token of this frame."""
+        words = self._hypothesis.words
+        return bool(words) and (frame - words[0].start >= self._longest or self._hypothesis.tokens >= MAX_TOKENS)
 
-    def _lost(self, segment: Segment) -> Told:
-        loss = segment.losses.popleft()
-        return Told(Gap(self._head(loss.source, loss.source), loss.start, loss.end), loss.source.timestamp)
+    def _due(self, frame: int, segment: Segment) -> Iterator[Told]:
+        """Everything decided by the frames before `frame`, in order.
+
+        A loss within an utterance is told after it: the partials bear the number that the utterance will have.
+        """
+        words = self._hypothesis.words
+        if words:
+            silent = words[-1].end + self._silence
+            if silent > frame:
+                return
+            yield from self._utter("silence", segment, self._completing(silent - 1, segment))
+        yield from self._lost(frame, segment)
+
+    def _lost(self, frame: int | None, segment: Segment) -> Iterator[Told]:
+        """The losses that the frames before `frame` (all, if None) have passed."""
+        while segment.losses:
+            loss = segment.losses[0]
+            # the first frame that needs the lost samples: by then the loss is known, however audio came
+            needs = (loss.sample - self._geometry.half_window) // self._geometry.frame_samples + 1
+            if frame is not None and needs >= frame:
+                return
+            segment.losses.popleft()
+            yield Told(Gap(self._head(loss.source, loss.source), loss.start, loss.end), loss.source.timestamp)
 
     def _utter(
         self, reason: UtteranceReason, segment: Segment, last: Source, keep_last: bool = False
@@ -159,7 +174,8 @@ class Transcriber:
     def _forget(self, heard: int, segment: Segment) -> None:
         words = self._hypothesis.words
         first = words[0].start if words else heard
-        segment.forget(first * self._geometry.frame_samples)
+        # a frame is heard before all of its own samples have come
+        segment.forget((first - 1) * self._geometry.frame_samples)
 
     def _head(self, first: Source, last: Source, count: bool = True) -> Head:
         who = self._identity

@@ -24,7 +24,8 @@ class OpenWord:
     def close(self, origin: int, frame_ms: int) -> Word:
         """The word in ms of stream time; its confidence is the mean over its tokens."""
         mean = sum(self.confidences) / len(self.confidences)
-        return Word(self.text, origin + self.start * frame_ms, origin + self.end * frame_ms, mean)
+        # float32 rounding takes a probability past 1
+        return Word(self.text, origin + self.start * frame_ms, origin + self.end * frame_ms, min(mean, 1.0))
 
 
 class Hypothesis:
@@ -33,6 +34,7 @@ class Hypothesis:
     def __init__(self, pieces: tuple[str, ...]) -> None:
         self._pieces = pieces
         self.words: list[OpenWord] = []
+        self.tokens = 0
 
     def begins_word(self, token: int) -> bool:
         return not self.words or self._pieces[token].startswith(WORD_START)
@@ -44,6 +46,7 @@ class Hypothesis:
         if self.begins_word(token) and not (self.words and not self.words[-1].text):
             self.words.append(OpenWord("", frame, frame))
         self.words[-1].grow(text, frame, confidence)
+        self.tokens += 1
 
     @property
     def text(self) -> str:
@@ -58,4 +61,5 @@ class Hypothesis:
         """Remove and return the words; with `keep_last` the last one stays and may grow."""
         count = len(self.words) - (1 if keep_last else 0)
         taken, self.words = self.words[:count], self.words[count:]
+        self.tokens = sum(len(word.confidences) for word in self.words)
         return [word for word in taken if word.text]

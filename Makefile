@@ -1,0 +1,60 @@
+# Everything that is done more than once. `make` alone lists it.
+# Each target works on its own: it makes .venv first when that is missing or older than the lock.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test lint format typecheck lock bench-wire clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(READY) ## make the environment .venv from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@echo "Installing into .venv: some minutes, 7 GB on disk (PyTorch with CUDA is most of it)."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: $(READY) ## Kafka, a worker and ten live calls on this machine: watch the transcripts grow
+	$(BIN)/python -m demo
+
+test: lint typecheck ## lint, types and all tests (at most 15 minutes); PYTEST_ARGS for a part
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(READY) ## mypy
+	$(BIN)/mypy
+
+COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --quiet
+LOCKS := requirements.lock deploy/worker.lock deploy/producer.lock
+
+lock: $(READY) ## the locks again from pyproject.toml; LOCK_ARGS=--upgrade for newer versions
+	$(COMPILE) --all-extras $(LOCK_ARGS) --output-file requirements.lock
+	$(COMPILE) --extra worker --constraints requirements.lock --output-file deploy/worker.lock
+	$(COMPILE) --constraints requirements.lock --output-file deploy/producer.lock
+	@! grep -nE '^-|://' $(LOCKS) || { echo "a lock names a host or an option" >&2; exit 1; }
+
+bench-wire: $(READY) ## what decoding one record costs
+	$(BIN)/python -m bench.wire_decode
+
+clean: ## delete .venv and all caches of tools
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,276 @@
+"""A real Apache Kafka, one node in KRaft mode, as a child process on free loopback ports.
+
+For the demo and the tests. The jars come from Maven, once, into a cache directory; the broker's memory is
+capped and it ends with the process that started it (see guard.py). `KAFKA_BOOTSTRAP_SERVERS` in the
+environment names a cluster to use instead: `broker()` looks there first.
+"""
+
+import asyncio
+import base64
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from xml.etree import ElementTree
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from deploy import guard
+
+log = logging.getLogger(__name__)
+
+_JARS = Path(__file__).parent / "kafka-jars"
+_JAVA = 17
+# Runs the broker in about 300 MB. The first compiler stage is enough for a broker that lives minutes.
+_JVM = ("-Xms128m", "-Xmx384m", "-XX:MaxDirectMemorySize=128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+# One node, so every replication factor is 1; few partitions and threads, so that it starts soon; no waiting
+# for more members before a first rebalance; and no topic that nobody made on purpose.
+_SETTINGS = {
+    "node.id": "1",
+    "process.roles": "broker,controller",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "default.replication.factor": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "log.cleaner.dedupe.buffer.size": "16777216",
+    "num.io.threads": "4",
+    "num.network.threads": "2",
+    "offsets.topic.num.partitions": "4",
+    "offsets.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+}
+
+
+class KafkaUnavailable(RuntimeError):
+    """This machine cannot run the broker; the text says what is missing."""
+
+
+class LocalKafka:
+    """One broker: `with LocalKafka() as kafka: ... kafka.bootstrap_servers`.
+
+    `settings` are further broker settings. Data and ports stay the same over `stop()`, `kill()` and
+    `restart()`; `close()` deletes the data. Starting raises KafkaUnavailable when Java or the jars are not to
+    be had, RuntimeError with the end of the broker's log when it does not come up.
+    """
+
+    def __init__(self, settings: Mapping[str, str] | None = None, start_timeout_s: float = 90.0) -> None:
+        self._settings = dict(settings or {})
+        self._timeout = start_timeout_s
+        self.java = _find_java()
+        self._classpath = f"{_fetch_jars()}/*"
+        self._process: guard.Guarded | None = None
+        self.directory = Path(tempfile.mkdtemp(prefix="trunkline-kafka-"))
+        self.port, self._controller_port = _free_ports(2)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log_file(self) -> Path:
+        return self.directory / "kafka.log"
+
+    @property
+    def pid(self) -> int:
+        """The broker's process id. Raises RuntimeError when it is not running."""
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError("the broker is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Return when a client can connect."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        properties = self.directory / "server.properties"
+        if not properties.exists():
+            self._format(properties)
+        with self.log_file.open("ab") as output:
+            self._process = guard.run(
+                self._command("kafka.Kafka", str(properties)),
+                stdout=output,
+                stderr=output,
+                remove=[self.directory],
+            )
+        self._wait_ready(time.monotonic() + self._timeout)
+
+    def stop(self) -> None:
+        """End the broker in good order; data and ports are kept."""
+        if self._process is not None:
+            self._process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash; data and ports are kept."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def restart(self) -> None:
+        """Stop it if it runs, and start it again on the same data and ports.
+
+        After a kill this takes ten seconds: Kafka waits for the dead broker's session to end.
+        """
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End the broker and delete its data."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _command(self, *arguments: str) -> list[str]:
+        logging_file = _JARS / "log4j2.properties"
+        return [
+            self.java,
+            *_JVM,
+            f"-Dlog4j2.configurationFile={logging_file}",
+            "-cp",
+            self._classpath,
+            *arguments,
+        ]
+
+    def _format(self, properties: Path) -> None:
+        settings = _SETTINGS | {
+            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
+            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "log.dirs": str(self.directory / "data"),
+        }
+        settings |= self._settings
+        draft = properties.with_suffix(".draft")
+        draft.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = self._command("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft))
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"Kafka could not format its data directory:\n{done.stdout}{done.stderr}")
+        draft.rename(properties)
+
+    def _wait_ready(self, deadline: float) -> None:
+        # Plain connects first: a Kafka client logs every failed attempt.
+        while not self._accepts() or not self._answers():
+            assert self._process is not None
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
+                self.kill()
+                what = f"ended with {code}" if code is not None else f"was not ready in {self._timeout:.0f} s"
+                tail = "".join(self.log_file.read_text(errors="replace").splitlines(keepends=True)[-30:])
+                raise RuntimeError(f"Kafka {what}. The end of its log:\n{tail}")
+            time.sleep(0.05)
+
+    def _accepts(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def _answers(self) -> bool:
+        # In a thread, because the caller may itself be inside an event loop.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, self._has_broker()).result()
+
+    async def _has_broker(self) -> bool:
+        client = AIOKafkaClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=5000)
+        try:
+            await client.bootstrap()
+            return bool(client.cluster.brokers())
+        except KafkaError:
+            return False
+        finally:
+            await client.close()
+
+
+@contextmanager
+def broker() -> Iterator[str]:
+    """Bootstrap servers of the cluster in KAFKA_BOOTSTRAP_SERVERS, else of a LocalKafka, ended afterwards."""
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip()
+    if servers:
+        yield servers
+        return
+    with LocalKafka() as kafka:
+        yield kafka.bootstrap_servers
+
+
+def _free_ports(count: int) -> list[int]:
+    # All are held until all are known, so that no two are the same.
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for held in sockets:
+            held.bind(("127.0.0.1", 0))
+        return [held.getsockname()[1] for held in sockets]
+    finally:
+        for held in sockets:
+            held.close()
+
+
+def _find_java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else None
+    java = java or shutil.which("java")
+    if java is None:
+        raise KafkaUnavailable(f"Kafka needs Java {_JAVA} or newer: no `java` on PATH and no JAVA_HOME.")
+    text = subprocess.run([java, "-version"], stdin=subprocess.DEVNULL, capture_output=True, text=True).stderr
+    version = re.search(r'version "(\d+)', text)
+    if version is None or int(version[1]) < _JAVA:
+        found = text.splitlines()[0] if text else "no version"
+        raise KafkaUnavailable(f"Kafka needs Java {_JAVA} or newer; {java} says: {found}")
+    return java
+
+
+def _fetch_jars() -> Path:
+    """The directory of the broker's jars; Maven fetches them the first time (45 files, 43 MB)."""
+    pom = _JARS / "pom.xml"
+    version = ElementTree.parse(pom).findtext(".//{*}kafka.version")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trunkline" / f"kafka-{version}"
+    jars = cache / "libs"
+    if jars.is_dir():
+        return jars
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise KafkaUnavailable(f"Kafka's jars are not in {jars} and there is no `mvn` (Maven) to fetch them.")
+    log.info("fetching Kafka %s with Maven, once, into %s", version, jars)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Fetched beside the place and renamed: neither a second process nor a broken download shows half of it.
+    with tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as fetched:
+        command = [maven, "-B", "-q", "-Dstyle.color=never", "-f", str(pom), "dependency:copy-dependencies"]
+        command += ["-DincludeScope=runtime", f"-DoutputDirectory={fetched}/libs"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stdout + done.stderr)[-3000:]
+            raise KafkaUnavailable(f"Maven could not fetch Kafka {version}:\n{said}")
+        try:
+            os.rename(f"{fetched}/libs", jars)
+        except OSError:
+            if not jars.is_dir():
+                raise
+    return jars

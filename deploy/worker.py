@@ -1,0 +1,139 @@
+"""A worker as a child process on this machine, for the demo, the tests and the measurements."""
+
+import os
+import re
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deploy import guard
+from wire.topics import Topics
+
+
+class LocalWorker:
+    """`trunkline worker` in a process of its own: `with LocalWorker(servers, topics, model=...) as worker: ...`.
+
+    `settings` are further settings by their dotted names. It ends with the process that started it.
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        topics: Topics,
+        model: str | Path,
+        group: str = "trunkline",
+        settings: Mapping[str, object] | None = None,
+        start_timeout_s: float = 180.0,
+    ) -> None:
+        self._options: dict[str, object] = {
+            "kafka.bootstrap_servers": servers,
+            "kafka.group": group,
+            "kafka.audio_topic": topics.audio,
+            "kafka.final_topic": topics.final,
+            "kafka.partial_topic": topics.partial,
+            "kafka.rejected_topic": topics.rejected,
+            "kafka.streams_topic": topics.streams,
+            "model.source": model,
+            "telemetry.port": 0,
+            **(settings or {}),
+        }
+        self._timeout = start_timeout_s
+        self._process: guard.Guarded | None = None
+        self._port = 0
+        self.log_file = Path(tempfile.mkdtemp(prefix="trunkline-worker-")) / "worker.log"
+
+    def start(self, wait: bool = True) -> None:
+        """Start the process; with `wait`, return when it is ready. Raises RuntimeError with the log's end."""
+        flags = [text for name, value in self._options.items() for text in (f"--{name}", str(value))]
+        # what the caller's environment sets for another worker must not reach this one
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
+        self._port = 0
+        with self.log_file.open("ab") as output:
+            self._written = output.tell()
+            self._process = guard.run(
+                [sys.executable, "-m", "trunkline", "worker", *flags],
+                stdout=output,
+                stderr=output,
+                env=environment,
+                grace_s=30.0,
+            )
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + self._timeout
+        while not self.ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"the worker did not start. The end of its log:\n{self.log_tail()}")
+            time.sleep(0.1)
+
+    def ready(self) -> bool:
+        try:
+            return self.get("/readyz") is not None
+        except OSError:
+            return False
+
+    def get(self, path: str) -> str:
+        """Body of a telemetry page. Raises OSError while there is none or it answers with an error."""
+        if not self._port:
+            written = self.log_file.read_bytes()[self._written :].decode(errors="replace")
+            found = re.search(r"metrics at http://[^:]+:(\d+)/metrics", written)
+            if found is None:
+                raise OSError("the worker has not opened its telemetry port yet")
+            self._port = int(found[1])
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
+                return str(answer.read().decode())
+        except urllib.error.URLError as error:
+            raise OSError(str(error)) from None
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one sample on /metrics; the sum over samples with these labels. 0 if there is none."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.get("/metrics"))
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    @property
+    def process(self) -> guard.Guarded:
+        if self._process is None:
+            raise RuntimeError("the worker was not started")
+        return self._process
+
+    def log_tail(self, lines: int = 30) -> str:
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+
+    def stop(self) -> int:
+        """SIGTERM and wait: the worker drains. Returns its exit code."""
+        return self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            if self._process is not None:
+                self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.stop()

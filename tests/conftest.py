@@ -1,0 +1,53 @@
+"""Real parts shared by all tests: one Kafka for the session, topics of its own for each test.
+
+`make test` skips what a machine lacks and says why. With TRUNKLINE_TESTS_NO_SKIP=1, as in CI, a missing part
+is a failure: a machine that should have everything must not go green by running nothing.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import astuple
+
+import pytest
+
+from deploy.kafka import KafkaUnavailable, broker
+from wire.topics import Topics, specs
+from worker.ingest import topics as admin
+
+PARTITIONS = 4
+
+
+def require(condition: object, reason: str) -> None:
+    """Go on if the condition holds; else skip with the reason, or fail when skipping is not allowed."""
+    if condition:
+        return
+    if os.environ.get("TRUNKLINE_TESTS_NO_SKIP") == "1":
+        pytest.fail(f"not skipped, since TRUNKLINE_TESTS_NO_SKIP=1: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap servers of a real Kafka: KAFKA_BOOTSTRAP_SERVERS, else one started for this session."""
+    running = broker()
+    try:
+        servers = running.__enter__()
+    except KafkaUnavailable as missing:
+        require(False, str(missing))
+        raise
+    try:
+        yield servers
+    finally:
+        running.__exit__(None, None, None)
+
+
+@pytest.fixture
+def topics(kafka: str) -> Iterator[Topics]:
+    """The five topics under names of this test's own, with PARTITIONS partitions; deleted afterwards."""
+    tag = uuid.uuid4().hex[:8]
+    names = Topics(*(f"{name}.{tag}" for name in astuple(Topics())))
+    asyncio.run(admin.create(specs(names, PARTITIONS), bootstrap_servers=kafka))
+    yield names
+    asyncio.run(admin.delete(astuple(names), bootstrap_servers=kafka))

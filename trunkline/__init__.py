@@ -1,0 +1,1 @@
+"""The `trunkline` command; the code is in wire, producer and worker."""

@@ -1,0 +1,58 @@
+"""`trunkline COMMAND ...`: looks the command up and imports its module only then.
+
+So `trunkline produce` runs where torch and NeMo are not installed.
+"""
+
+import importlib
+import sys
+from importlib.metadata import version
+
+# Command: module with `main(argv) -> int`, the extra that brings what it needs, one line of help.
+_COMMANDS = {
+    "produce": ("producer.cli", None, "send recordings to Kafka as live calls"),
+    "topics": ("worker.ingest.topics_cli", None, "create, check and list the topics"),
+    "worker": ("worker.cli", "worker", "transcribe: audio from Kafka in, transcripts out"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (2 for wrong usage)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if command in ("-V", "--version"):
+        print(f"trunkline {version('trunkline')}")
+        return 0
+    if command not in _COMMANDS:
+        print(f"trunkline: no command {command!r}\n\n{_help()}", file=sys.stderr)
+        return 2
+    module, extra, _ = _COMMANDS[command]
+    try:
+        run = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        if extra is None:
+            raise
+        print(
+            f"trunkline {command} needs {error.name}, which is not installed: pip install 'trunkline[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
+    code: int = run(rest)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, _, text) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: trunkline COMMAND [OPTIONS]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "trunkline COMMAND --help says more.",
+        ]
+    )
