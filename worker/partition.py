@@ -122,6 +122,7 @@ class Partition:
         """Take the next record; what is wrong with it goes to the rejected topic."""
         self.next_offset = offset + 1
         self.last_timestamp = timestamp
+        self.deployment.metrics.records.inc()
         try:
             stream = decode_key(key)
             record = decode_record(value)

@@ -76,6 +76,8 @@ class Scheduler:
 
     def push(self, feed: Feed, samples: Any) -> None:
         with self._changed:
+            if feed.dropped:
+                return
             feed.push(samples, time.monotonic())
             self._samples += len(samples)
             self._offer(feed)
@@ -83,6 +85,8 @@ class Scheduler:
     def close(self, feed: Feed, ending: bool) -> None:
         """End the feed's segment; with `ending`, the stream: its slot is freed after the last step."""
         with self._changed:
+            if feed.dropped:
+                return
             feed.close(time.monotonic(), ending)
             self._offer(feed)
 
@@ -171,12 +175,14 @@ class Scheduler:
         return batch
 
     def _work(self, feed: Feed) -> Work:
+        silent = feed.silent
         samples, last = feed.take(self._max_chunks)
         self._samples -= len(samples)
         feed.queued = False
         feed.in_flight = True
-        if feed.slot is None:
+        if silent:
             return Work(feed, None, last)
+        assert feed.slot is not None
         self._resident.move_to_end(feed)
         return Work(feed, Row(feed.slot, samples, last), last)
 
@@ -200,8 +206,10 @@ class Scheduler:
         return True
 
     def _release(self, feed: Feed) -> None:
-        self._samples -= feed.waiting
+        if feed not in self._feeds:
+            return
         self._feeds.discard(feed)
+        self._samples -= feed.waiting
         self._resident.pop(feed, None)
         feed.saved = None
         feed.dropped = True

@@ -1,6 +1,6 @@
 """What Prometheus sees of a worker. Names and units follow its conventions; no label holds a stream id."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -15,6 +15,7 @@ class Metrics:
     """One registry, one attribute a metric."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for every counter that nobody reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
