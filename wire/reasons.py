@@ -26,7 +26,8 @@ FOUND_IN_STREAM: dict[str, str] = {
     "payload_alignment": "The payload is not a whole number of samples in the stream's encoding.",
     "payload_not_finite": "The float payload holds NaN or an infinity.",
     "foreign_nonce": "The record carries a nonce that is not the current start's: a second producer.",
-    "not_started": "A flush or an end names a stream that has sent neither a start nor audio.",
+    "not_started": "The stream of a flush or an end has sent neither a start nor audio, "
+    "or audio carries the nonce of a start that did not come.",
     "after_end": "The stream has ended and no new start came before this record.",
     "position_out_of_range": "The position lies further ahead of the stream than the deployment allows.",
     "look_ahead_not_supported": "The start asks for a look-ahead that the loaded model does not have.",

@@ -77,11 +77,10 @@ class LiveStream:
                 self.segments[-1].losses.append(item)
             else:
                 self.segments[-1].boundary = item
-                ending = bool(self.session.ended)
-                if not ending:
+                if not item.ends_stream:
                     self.segments.append(Segment(origin=item.resumes))
                     self._received = 0
-                self._scheduler.close(self.feed, ending)
+                self._scheduler.close(self.feed, item.ends_stream)
 
     def oldest_unheard(self) -> int | None:
         """Kafka timestamp of the oldest record with audio that the engine has not taken in."""
@@ -123,14 +122,16 @@ class Partition:
         self.next_offset = offset + 1
         self.last_timestamp = timestamp
         self.deployment.metrics.records.inc()
+        usable = None
         try:
             stream = decode_key(key)
+            usable = key
             record = decode_record(value)
             self._route(stream, record, Source(offset, timestamp))
         except WireError as error:
             self.deployment.metrics.rejected.labels(error.reason).inc()
             rejected = reject(value, error.reason, str(error))
-            self.deployment.publisher.rejected(self.number, key, offset, rejected)
+            self.deployment.publisher.rejected(self.number, usable, offset, rejected)
 
     def heard(self, live: LiveStream, tokens: Tokens, last: bool) -> None:
         """Take what a step gave for one stream."""
@@ -177,9 +178,8 @@ class Partition:
         live = self._streams.get(stream)
         if isinstance(record, Audio):
             if live is None:
-                live = self._audio_without_start(stream, record, source)
-                if live is None:
-                    return
+                self._audio_without_start(stream, record, source)
+                return
             self._touch(live, record.nonce)
             duplicates = live.session.duplicates
             live.apply(live.session.audio(record, source))
@@ -213,6 +213,7 @@ class Partition:
 
     def _start(self, stream: str, live: LiveStream | None, record: Start, source: Source) -> None:
         if live is not None and live.session.start_again(record):
+            live.touched = time.monotonic()
             self.deployment.metrics.duplicates.inc()
             return
         if self._ended.get(stream) == record.nonce and stream in self._ended:
@@ -221,12 +222,12 @@ class Partition:
         if live is not None:
             live.apply(live.session.restarted(source))
             self._retire(live)
-        self._open(stream, record, mode, source)
+        self._open(stream, record, mode, self._session(record, source), source)
 
-    def _audio_without_start(self, stream: str, record: Audio, source: Source) -> LiveStream | None:
+    def _audio_without_start(self, stream: str, record: Audio, source: Source) -> None:
         """A new stream with the deployment's defaults, unless the start was missed or the stream is over."""
         if source.offset < self._read_until and (record.nonce is not None or record.sequence > 0):
-            return None  # of a stream that was complete before this worker began to read again
+            return  # of a stream that was complete before this worker began to read again
         if stream in self._ended and record.nonce in (None, self._ended[stream]):
             raise WireError("after_end", "audio: the stream has ended and no new start came since")
         if record.nonce is not None:
@@ -235,7 +236,15 @@ class Partition:
             )
         defaults = self.deployment.settings
         start = Start("", defaults.encoding, defaults.sample_rate, defaults.language)
-        return self._open(stream, start, self.deployment.mode, source)
+        session = self._session(start, source)
+        items = session.audio(record, source)  # first: a record that is rejected begins no stream
+        self._open(stream, start, self.deployment.mode, session, source).apply(items)
+
+    def _session(self, start: Start, source: Source) -> Session:
+        settings = self.deployment.settings
+        limits = SessionLimits(settings.reorder_ms, settings.gap_fill_ms, settings.max_gap_ms)
+        rate_out = self.deployment.engine.geometry.sample_rate
+        return Session(start.encoding, start.sample_rate, start.nonce or None, limits, source, rate_out)
 
     def _mode(self, options: Options) -> Mode:
         default, engine = self.deployment.mode, self.deployment.engine
@@ -255,10 +264,8 @@ class Partition:
             )
         return Mode(look_ahead, decoder)
 
-    def _open(self, stream: str, start: Start, mode: Mode, source: Source) -> LiveStream:
+    def _open(self, stream: str, start: Start, mode: Mode, session: Session, source: Source) -> LiveStream:
         settings, options, engine = self.deployment.settings, start.options, self.deployment.engine
-        limits = SessionLimits(settings.reorder_ms, settings.gap_fill_ms, settings.max_gap_ms)
-        session = Session(start.encoding, start.sample_rate, start.nonce or None, limits, engine.geometry.sample_rate)
         identity = Identity(
             stream=stream,
             partition=self.number,

@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as SourceError
 
 from wire.records import SAMPLE_RATES, Encoding
 from wire.topics import Topics
@@ -131,21 +133,20 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-def load(argv: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Settings:
+def load(argv: Sequence[str] = ()) -> Settings:
     """Settings from flags, environment and the YAML file of `--config` or TRUNKLINE_CONFIG.
 
     Raises SettingsError with every problem; SystemExit for `--help` and for flags that do not exist.
     """
-    names = os.environ if environ is None else environ
     early = argparse.ArgumentParser(add_help=False)
-    early.add_argument("--config", default=names.get("TRUNKLINE_CONFIG"))
+    early.add_argument("--config", default=os.environ.get("TRUNKLINE_CONFIG"))
     chosen, rest = early.parse_known_args(list(argv))
-    problems = _unknown_names(names)
-    if chosen.config and not Path(chosen.config).is_file():
-        problems.append(f"--config: no file at {chosen.config!r}")
-        raise SettingsError(problems)
+    problems = _unknown_names(os.environ)
+    written = _read_file(chosen.config, problems) if chosen.config else {}
 
     class Loaded(Settings):
+        """Run one worker. `--config FILE` or TRUNKLINE_CONFIG names a YAML file with any of these settings."""
+
         @classmethod
         def settings_customise_sources(
             cls,
@@ -162,16 +163,32 @@ def load(argv: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> 
                 cli_hide_none_type=True,
                 cli_avoid_json=True,
             )
-            yaml = [YamlConfigSettingsSource(settings_cls, chosen.config)] if chosen.config else []
-            return (flags, env_settings, *yaml)
+            return (flags, env_settings, InitSettingsSource(settings_cls, written))
 
     try:
         loaded = Loaded()  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError(problems + [_sentence(item) for item in error.errors()]) from None
+    except SourceError as error:
+        raise SettingsError([*problems, str(error)]) from None
     if problems:
         raise SettingsError(problems)
     return loaded
+
+
+def _read_file(path: str, problems: list[str]) -> dict[str, Any]:
+    """The map in a YAML file; what is wrong with the file itself is added to `problems`."""
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problems.append(f"--config: {path!r} cannot be read: {error}")
+        return {}
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        problems.append(f"--config: {path!r} holds no map of sections")
+        return {}
+    return found
 
 
 def _unknown_names(environ: Mapping[str, str]) -> list[str]:

@@ -67,7 +67,6 @@ class Session:
         self.sample_rate = sample_rate
         self.duplicates = 0  # samples that came again
         self.gap_ms = 0
-        self.ended: Literal["", "end", "idle", "restarted"] = ""
         self._limits = limits
         self._resampler = Resampler(sample_rate, rate_out)
         self._position = 0
@@ -143,7 +142,6 @@ class Session:
     def _finish(self, reason: Literal["end", "idle", "restarted"], position: int | None, source: Source) -> list[Item]:
         items = self._settle(position, source)
         self._close(reason, source, items)
-        self.ended = reason
         return items
 
     def _settle(self, position: int | None, source: Source) -> list[Item]:

@@ -15,7 +15,8 @@ class Metrics:
     """One registry, one attribute a metric."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for every counter that nobody reads
+        # a second series for every counter that nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

@@ -131,9 +131,7 @@ class Transcriber:
         """The losses that the frames before `frame` (all, if None) have passed."""
         while segment.losses:
             loss = segment.losses[0]
-            # the first frame that needs the lost samples: by then the loss is known, however audio came
-            needs = (loss.sample - self._geometry.half_window) // self._geometry.frame_samples + 1
-            if frame is not None and needs >= frame:
+            if frame is not None and loss.sample // self._geometry.frame_samples >= frame:
                 return
             segment.losses.popleft()
             yield Told(Gap(self._head(loss.source, loss.source), loss.start, loss.end), loss.source.timestamp)

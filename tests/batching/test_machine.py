@@ -1,0 +1,148 @@
+"""Any interleaving of streams, steps and drops: every stream's audio is heard once, in order, in its own state."""
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from tests.batching.fake import GEOMETRY, MODES, FakeEngine
+from worker.batching.runner import Runner
+from worker.batching.scheduler import Scheduler
+
+
+class Stream:
+    """What was sent of each segment, and what the engine heard."""
+
+    def __init__(self, mode, number):
+        self.mode = mode
+        self.sent = [0]
+        self.heard = [0]
+        self.first = number * 100_000  # marks its samples
+        self.ended = False
+        self.dropped = False
+        self.feed = None
+
+    def audio(self, samples):
+        start = self.first + len(self.sent) * 20_000 + self.sent[-1]
+        self.sent[-1] += samples
+        return np.arange(start, start + samples, dtype=np.float64)
+
+    def hear(self, row, last):
+        if row is not None:
+            start = self.first + len(self.heard) * 20_000 + self.heard[-1]
+            expected = np.arange(start, start + len(row.samples), dtype=np.float64)
+            if not np.array_equal(row.samples, expected):  # a bare assert would print all samples
+                raise AssertionError(f"stream {self.first}: {row.samples[:3]} heard, {expected[:3]} sent")
+            self.heard[-1] += len(row.samples)
+        if last:
+            assert self.heard[-1] == self.sent[len(self.heard) - 1]
+            assert (row is None) == (self.heard[-1] == 0)
+            self.heard.append(0)
+
+
+def blocked():
+    raise AssertionError("streams are ready, but none was taken")
+
+
+class Machine(RuleBasedStateMachine):
+    streams = Bundle("streams")
+
+    @initialize(slots=st.integers(1, 3), max_batch=st.integers(1, 4), max_chunks=st.integers(1, 3))
+    def begin(self, slots, max_batch, max_chunks):
+        self.slots, self.cap = slots, min(max_batch, slots)
+        self.scheduler = Scheduler(GEOMETRY, slots, max_batch, max_chunks)
+        self.scheduler._changed.wait = blocked
+        self.engine = FakeEngine(slots)
+        self.runner = Runner(self.engine, self.scheduler, lambda done: None, lambda error: None)
+        self.all = []
+        self.batch = None
+
+    @rule(target=streams, mode=st.sampled_from(MODES))
+    def admit(self, mode):
+        stream = Stream(mode, len(self.all))
+        stream.feed = self.scheduler.admit(mode, stream)
+        self.all.append(stream)
+        return stream
+
+    @rule(stream=streams, samples=st.sampled_from([1, 200, 700, 1280, 3000, 9000]))
+    def push(self, stream, samples):
+        if not stream.ended and stream.sent[-1] < 10_000:
+            self.scheduler.push(stream.feed, stream.audio(samples))
+
+    @rule(stream=streams)
+    def flush(self, stream):
+        if not stream.ended and len(stream.sent) < 5:
+            self.scheduler.close(stream.feed, ending=False)
+            stream.sent.append(0)
+
+    @rule(stream=consumes(streams))
+    def end(self, stream):
+        if not stream.ended:
+            stream.ended = True
+            self.scheduler.close(stream.feed, ending=True)
+
+    @rule(stream=consumes(streams))
+    def drop(self, stream):
+        stream.ended = stream.dropped = True
+        self.scheduler.drop(stream.feed)
+
+    @rule()
+    def take(self):
+        if self.batch is not None or self.scheduler.occupancy().ready == 0:
+            return
+        if any(not entry[2].dropped for heap in self.scheduler._ready.values() for entry in heap):
+            self.batch = self.scheduler.take()
+            feeds = [work.feed for work in self.batch.work]
+            assert 0 < len(feeds) <= self.cap
+            assert len(set(feeds)) == len(feeds)
+            assert len({feed.mode for feed in feeds}) == 1
+            assert not any(feed.dropped for feed in feeds)
+
+    @rule()
+    def step(self):
+        if self.batch is None:
+            return
+        batch, self.batch = self.batch, None
+        done = self.runner._step(batch)
+        assert [work for work, _ in done.results] == batch.work
+        for work in batch.work:
+            work.feed.owner.hear(work.row, work.last)
+        self.scheduler.done(batch)
+
+    @invariant()
+    def the_books_are_right(self):
+        if not hasattr(self, "all"):
+            return
+        feeds = [stream.feed for stream in self.all]
+        slots = [feed.slot for feed in feeds if feed.slot is not None]
+        assert sorted(slots + self.scheduler._free) == list(range(self.slots))
+        taken = set() if self.batch is None else {work.feed for work in self.batch.work}
+        assert {feed for feed in feeds if feed.in_flight} == taken
+        waiting = sum(feed.waiting for feed in feeds if feed in self.scheduler._feeds)
+        assert self.scheduler.waiting_samples == waiting
+
+    def teardown(self):
+        """Whatever was ready is heard to the end, however few the slots."""
+        if not hasattr(self, "all"):
+            return
+        for stream in self.all:
+            if not stream.ended:
+                stream.ended = True
+                self.scheduler.close(stream.feed, ending=True)
+        for _ in range(10_000):
+            self.step()
+            if self.scheduler.idle:
+                break
+            self.take()
+            if self.batch is None:
+                break
+        for stream in self.all:
+            if not stream.dropped:
+                assert stream.heard == [*stream.sent, 0]
+        assert self.scheduler.waiting_samples == 0
+        assert self.scheduler.occupancy().active == 0
+        assert len(self.scheduler._free) == self.slots
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

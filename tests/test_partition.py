@@ -1,0 +1,315 @@
+"""Routing of one partition's records to streams, by the rules of docs/wire.md; a recorder stands for Kafka."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from tests.batching.fake import GEOMETRY, INFO, MODES, FakeEngine
+from wire import Audio, End, Flush, Options, Start, encode_final, encode_partial, encode_record, encode_rejected
+from wire.events import Gap, Marker, Partial, StreamEnd, Utterance
+from worker.batching.runner import Runner
+from worker.batching.scheduler import Scheduler
+from worker.engine.interface import Tokens
+from worker.partition import Deployment, Partition
+from worker.settings import StreamSettings
+from worker.telemetry.metrics import Metrics
+
+MODE = MODES[1]
+NOISE = np.random.default_rng(1).integers(-9000, 9000, 80_000).astype("<i2").tobytes()
+
+
+class Speaking(FakeEngine):
+    """Says a word in every third frame."""
+
+    def step(self, rows):
+        before = [len(self.held[row.slot].heard) and self._frames(row.slot) for row in rows]
+        found = super().step(rows)
+        for tokens, first in zip(found, before, strict=True):
+            tokens.frames = [frame for frame in range(first, tokens.heard) if frame % 3 == 0]
+            tokens.ids = [1] * len(tokens.frames)
+            tokens.confidences = [0.5] * len(tokens.frames)
+        return found
+
+    def _frames(self, slot):
+        return (self.held[slot].samples - GEOMETRY.half_window) // GEOMETRY.frame_samples + 1
+
+
+@dataclass
+class Recorder:
+    """In place of the publisher: what was told and rejected, after a trip over the wire."""
+
+    told_items: list = field(default_factory=list)
+    rejects: list = field(default_factory=list)
+
+    def told(self, partition, stream, item):
+        (encode_partial if isinstance(item.event, Partial) else encode_final)(item.event)
+        assert item.timestamp > 0
+        self.told_items.append((stream, item.event))
+
+    def rejected(self, partition, key, offset, rejected):
+        encode_rejected(rejected)
+        self.rejects.append((offset, key, rejected.reason))
+
+    def events(self, stream):
+        return [event for name, event in self.told_items if name == stream and not isinstance(event, Partial)]
+
+    @property
+    def reasons(self):
+        return [reason for _, _, reason in self.rejects]
+
+
+class Harness:
+    """A partition with a real scheduler, and the fake engine stepped on this thread."""
+
+    def __init__(self, read_until=0, first=50, **settings):
+        self.out = Recorder()
+        self.metrics = Metrics()
+        self.scheduler = Scheduler(GEOMETRY, 4, 4, 4)
+        self.settings = StreamSettings(sample_rate=16000, **settings)
+        deployment = Deployment(self.settings, MODE, INFO, self.scheduler, self.out, self.metrics)
+        self.partition = Partition(3, first, read_until, deployment)
+        self.runner = Runner(Speaking(4), self.scheduler, lambda done: None, lambda error: None)
+        self.offset = first
+
+    def raw(self, key, value):
+        self.partition.accept(key, value, self.offset, 10_000 + self.offset)
+        self.offset += 1
+
+    def send(self, stream, *records):
+        for record in records:
+            self.raw(stream.encode(), encode_record(record))
+        return self
+
+    def step(self):
+        while self.scheduler.occupancy().ready:
+            batch = self.scheduler.take()
+            for work, tokens in self.runner._step(batch).results:
+                work.feed.owner.partition.heard(work.feed.owner, tokens, work.last)
+            self.scheduler.done(batch)
+        return self
+
+    def count(self, name, **labels):
+        return self.metrics.registry.get_sample_value(f"trunkline_{name}", labels)
+
+
+def audio(sequence, nonce=None, samples=1600):
+    start = sequence * samples
+    return Audio(sequence, start, NOISE[start * 2 : (start + samples) * 2], nonce)
+
+
+def speech(count=4, nonce=None, first=0):
+    return [audio(first + i, nonce) for i in range(count)]
+
+
+def start(nonce="n", rate=16000, **options):
+    return Start(nonce, "pcm_s16le", rate, options=Options(**options))
+
+
+def kinds(events):
+    return [type(event) for event in events]
+
+
+def test_a_call_from_start_to_end():
+    harness = Harness()
+    head = Start("n", "pcm_s16le", 16000, "de", "call", "agent", {"queue": 7}, Options())
+    harness.send("s", head, *speech(4, "n"), Flush("f", "n"), *speech(4, "n", 4), End("n")).step()
+    events = harness.out.events("s")
+    assert kinds(events) == [Utterance, Marker, Utterance, StreamEnd]
+    assert [event.head.id for event in events] == [f"s/3-50/{n}" for n in range(4)]
+    assert (events[0].head.call_id, events[0].head.channel, events[0].head.language) == ("call", "agent", "de")
+    assert (events[0].head.metadata, events[0].head.model) == ({"queue": 7}, "fake")
+    assert (events[2].start, events[3].duration, events[3].reason) == (400, 800, "end")
+    assert harness.out.rejects == []
+    assert harness.scheduler.occupancy().active == len(harness.scheduler._feeds) == 0
+    assert harness.count("records_read_total") == 11
+    assert harness.count("streams_started_total") == 1
+
+
+def test_a_start_sent_again_is_ignored():
+    harness = Harness().send("s", start(), *speech(2), start(), *speech(2, first=2), start(), End()).step()
+    assert kinds(harness.out.events("s")) == [Utterance, StreamEnd]
+    assert harness.count("records_duplicate_total") == 2
+    assert harness.out.rejects == []
+
+
+def test_a_new_nonce_ends_the_old_stream_and_begins_a_new_one():
+    harness = Harness().send("s", start("a"), *speech(4, "a"), start("b"), *speech(3, "b"), End("b")).step()
+    first, ended, second, end = harness.out.events("s")
+    assert (first.reason, ended.reason, ended.duration) == ("restarted", "restarted", 400)
+    assert [event.head.id for event in (first, ended)] == ["s/3-50/0", "s/3-50/1"]
+    assert [event.head.id for event in (second, end)] == ["s/3-55/0", "s/3-55/1"]
+    assert (second.start, end.reason, end.duration) == (0, "end", 300)
+
+
+@pytest.mark.parametrize("record", [audio(4, "x"), Flush("f", "x"), End("x", position=10)])
+def test_a_foreign_nonce_is_rejected_and_the_stream_goes_on(record):
+    harness = Harness().send("s", start(), *speech(4, "n"), record, *speech(2, "n", 4), End()).step()
+    assert harness.out.rejects == [(55, b"s", "foreign_nonce")]
+    assert harness.out.events("s")[-1].duration == 600
+
+
+def test_after_the_end_only_a_new_start_is_taken():
+    harness = Harness().send("s", start(), *speech(2), End("n"), audio(2), audio(2, "n"), Flush("f"), start("n"), End())
+    assert harness.out.reasons == ["after_end"] * 4  # the end sent again is ignored
+    harness.step().send("s", start("m"), *speech(2, "m"), End("m")).step()
+    assert [e.head.id for e in harness.out.events("s")] == ["s/3-50/0", "s/3-50/1", "s/3-59/0", "s/3-59/1"]
+
+
+def test_audio_without_a_start_is_taken_with_the_defaults():
+    harness = Harness(encoding="mulaw", language="fr").send("s", Audio(0, 0, bytes(3200)), End()).step()
+    utterance, end = harness.out.events("s")
+    assert (end.duration, utterance.head.language, utterance.head.id) == (200, "fr", "s/3-50/0")
+    assert harness.out.rejects == []
+
+
+@pytest.mark.parametrize("record", [audio(0, "n"), Flush("f"), End(), Flush("f", "n"), End("n", 100)])
+def test_a_record_of_a_stream_that_never_began_is_rejected(record):
+    harness = Harness().send("s", record).step()
+    assert harness.out.rejects == [(50, b"s", "not_started")]
+    assert harness.out.told_items == []
+    assert harness.partition.open_streams == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"look_ahead": 13}, "look_ahead_not_supported"), ({"look_ahead": 2}, "look_ahead_not_supported")],
+)
+def test_a_start_that_the_model_cannot_serve_is_rejected(options, reason):
+    harness = Harness().send("s", start(**options), audio(0, "n")).step()
+    assert harness.out.reasons == [reason, "not_started"]
+
+
+def test_a_decoder_that_the_model_lacks_is_rejected_and_a_living_stream_stays():
+    harness = Harness()
+    deployment = harness.partition.deployment
+    info = type(INFO)(INFO.model_id, GEOMETRY, INFO.pieces, INFO.look_aheads, ("rnnt",))
+    only = Deployment(deployment.settings, MODE, info, harness.scheduler, harness.out, harness.metrics)
+    harness.partition.deployment = only
+    harness.send("s", start("a"), *speech(2, "a"), start("b", decoder="ctc"), *speech(2, "a", 2), End()).step()
+    assert harness.out.rejects == [(53, b"s", "decoder_not_supported")]
+    assert harness.out.events("s")[-1].duration == 400
+
+
+def test_what_a_stream_asks_for_wins_over_the_defaults():
+    harness = Harness(idle_ms=1000)
+    harness.send("s", start(look_ahead=0, decoder="ctc", endpoint_ms=1, partials=False), *speech(8))
+    (live,) = harness.partition._live
+    assert (live.feed.mode.look_ahead, live.feed.mode.decoder, live.idle_s) == (0, "ctc", 1.0)
+    harness.step().send("s", End()).step()
+    assert all(not isinstance(event, Partial) for _, event in harness.out.told_items)
+    assert [e.reason for e in harness.out.events("s")][:2] == ["silence", "silence"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason", "kept"),
+    [
+        (b"s", b"\xc1", "malformed", b"s"),
+        (b"s", b"", "malformed", b"s"),
+        (b"s", None, "no_value", b"s"),
+        (b"s", encode_record(audio(4))[:-1], "malformed", b"s"),
+        (None, encode_record(audio(4)), "no_key", None),
+        (b"", encode_record(audio(4)), "no_key", None),
+        (b"\xff", encode_record(audio(4)), "key_not_utf8", None),
+        (b"k" * 257, encode_record(audio(4)), "key_too_long", None),
+        (b"s", encode_record(Audio(4, 6400, b"odd")), "payload_alignment", b"s"),
+        (b"s", encode_record(Audio(4, 2**60, b"\0\0")), "position_out_of_range", b"s"),
+    ],
+)
+def test_bad_records_are_rejected_with_their_key_and_harm_nobody(key, value, reason, kept):
+    harness = Harness().send("other", start(), *speech(2)).send("s", start(), *speech(4))
+    harness.raw(key, value)
+    harness.send("s", *speech(4, first=4), End()).send("other", *speech(2, first=2), End()).step()
+    assert harness.out.rejects == [(58, kept, reason)]
+    assert harness.count("records_rejected_total", reason=reason) == 1
+    assert harness.out.events("s")[-1].duration == 800
+    assert harness.out.events("other")[-1].duration == 400
+    assert harness.out.events("s")[-1].gap_ms == harness.out.events("other")[-1].gap_ms == 0
+
+
+def test_a_rejected_record_begins_no_stream():
+    harness = Harness().send("s", Audio(0, 0, b"odd"), Flush("f")).step()
+    assert harness.out.reasons == ["payload_alignment", "not_started"]
+    assert (harness.partition.open_streams, harness.partition.resume_offset) == (0, 52)
+    assert harness.count("streams_started_total") == 0
+
+
+def test_a_missing_tail_at_the_end_is_a_gap_before_the_end():
+    for position, gaps in [(8000, [(400, 500)]), (32_000, [(400, 2000)])]:
+        harness = Harness().send("s", start(), *speech(4), End(position=position)).step()
+        events = harness.out.events("s")
+        assert kinds(events) == [Utterance, Gap, StreamEnd]
+        assert [(e.start, e.end) for e in events if isinstance(e, Gap)] == gaps
+        assert (events[-1].duration, events[-1].gap_ms) == (position // 16, gaps[0][1] - 400)
+        assert [e.head.number for e in events] == [0, 1, 2]
+        assert harness.partition.resume_offset == harness.offset
+
+
+def test_what_was_complete_before_the_restart_is_passed_over_silently():
+    """Resumed at 50, where a live stream began; records up to 60 were read before."""
+    harness = Harness(read_until=60).send("live", start())
+    harness.send("old", audio(7, "o"), Flush("f", "o"), End("o"), audio(8), Flush("f"), End())
+    harness.send("live", *speech(2)).step()
+    assert (harness.offset, harness.out.rejects) == (59, [])
+    assert harness.partition.open_streams == 1
+    harness.send("old", audio(9, "o")).send("old", audio(9, "o"), End())
+    assert harness.out.rejects == [(60, b"old", "not_started"), (61, b"old", "not_started")]
+    assert harness.send("live", End()).step().out.events("live")[-1].duration == 200
+
+
+def test_the_resume_offset_is_the_first_record_of_the_oldest_stream_not_yet_complete():
+    harness = Harness()
+    assert harness.partition.resume_offset == 50
+    harness.send("a", start(), *speech(2)).send("b", start(), *speech(2)).step()
+    assert (harness.partition.resume_offset, harness.partition.next_offset) == (50, 56)
+    harness.send("a", End())
+    assert harness.partition.resume_offset == 50  # its last events are not out
+    harness.step()
+    assert harness.partition.resume_offset == 53
+    harness.send("b", End()).step()
+    assert harness.partition.resume_offset == harness.partition.next_offset == 58
+
+
+def test_a_silent_stream_is_ended_when_it_was_idle_for_long():
+    harness = Harness(idle_ms=60_000).send("s", start(), *speech(4)).send("t", start()).send("u", start(idle_ms=90_000))
+    harness.partition.end_idle_streams()
+    assert harness.partition.open_streams == 3
+    for live in harness.partition._live:
+        live.touched -= 61
+    harness.send("s", start())  # sent again: a record all the same
+    harness.partition.end_idle_streams()
+    harness.step()
+    assert [e.reason for e in harness.out.events("t")] == ["idle"]
+    assert harness.partition.open_streams == 2
+    for live in harness.partition._live:
+        live.touched -= 61
+    harness.partition.end_idle_streams()
+    harness.step()
+    assert [e.reason for e in harness.out.events("s")] == ["idle", "idle"]
+    assert harness.out.events("u")[-1].head.offsets == (56, 56)
+    harness.send("s", audio(9))
+    assert harness.out.reasons == ["after_end"]
+
+
+def test_a_dropped_partition_leaves_no_slot_taken_and_tells_nothing_more():
+    harness = Harness().send("s", start(), *speech(8)).send("t", start(), *speech(2))
+    batch = harness.scheduler.take()
+    harness.partition.drop()
+    for work in batch.work:
+        harness.partition.heard(work.feed.owner, Tokens(heard=4), False)
+    harness.scheduler.done(batch)
+    harness.step()
+    assert harness.out.told_items == []
+    assert (harness.scheduler.occupancy().active, harness.scheduler.waiting_samples) == (0, 0)
+    assert (harness.partition.open_streams, harness.partition.oldest_unheard()) == (0, None)
+
+
+def test_the_oldest_record_not_yet_through_the_engine():
+    harness = Harness().send("s", start(), *speech(2))
+    assert harness.partition.oldest_unheard() == 10_051
+    harness.step()  # took 1,480 of the first record's 1,600 samples
+    assert harness.partition.oldest_unheard() == 10_051
+    harness.send("s", audio(2)).step()  # took 4,040: all but the end of the third
+    assert harness.partition.oldest_unheard() == 10_053
+    harness.send("s", Flush("f")).step()
+    assert harness.partition.oldest_unheard() is None
