@@ -18,12 +18,8 @@ from wire import Audio, decode_record, encode_record
 LIMIT_US = 20.0
 
 RECORDS = {
-    "pcm_s16le_8k": Audio(
-        sequence=123_456, position=98_764_800, payload=bytes(1600), nonce="5f0c2a9be1d34c77"
-    ),
-    "pcm_f32le_16k": Audio(
-        sequence=123_456, position=197_529_600, payload=bytes(6400), nonce="5f0c2a9be1d34c77"
-    ),
+    "pcm_s16le_8k": Audio(sequence=123_456, position=98_764_800, payload=bytes(1600), nonce="5f0c2a9be1d34c77"),
+    "pcm_f32le_16k": Audio(sequence=123_456, position=197_529_600, payload=bytes(6400), nonce="5f0c2a9be1d34c77"),
 }
 
 

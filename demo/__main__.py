@@ -111,14 +111,14 @@ async def _play(
 
 def _report(follower: Follower, calls: int, console: Console) -> int:
     rate, words = word_error_rate({stream: t.text for stream, t in follower.transcripts.items()})
-    delays = follower.partial_delays
+    delays = follower.late()
     p50, p95 = percentile(delays, 50), percentile(delays, 95)
-    finals = follower.final_delays
+    finals = follower.late(finals=True)
     console.print()
     console.print(f"Word error rate      {rate:.1%} of {words} words (the model is small; see demo/NOTICE.md)")
     console.print(f"Delay of partials    p50 {p50:.0f} ms, p95 {p95:.0f} ms, beyond the chunk that they complete")
     console.print(f"Delay of finals      p50 {percentile(finals, 50):.0f} ms, p95 {percentile(finals, 95):.0f} ms")
-    console.print("Next: README.md, section \"Your own calls\"; docs/wire.md for producers in other languages.")
+    console.print('Next: README.md, section "Your own calls"; docs/wire.md for producers in other languages.')
     summary = {
         "calls": calls,
         "words": words,

@@ -40,9 +40,13 @@ class Follower:
         self._tasks: list[asyncio.Task[None]] = []
         self._consumers: list[AIOKafkaConsumer] = []
         self.transcripts: dict[str, Transcript] = {}
-        self.partial_delays: list[float] = []
-        self.final_delays: list[float] = []
+        self._delays: list[tuple[str, str, float]] = []  # topic, stream, ms
         self.changed = asyncio.Event()
+
+    def late(self, prefix: str = "", finals: bool = False) -> list[float]:
+        """Delays, ms, of the partials (or finals) of the streams whose ids begin with `prefix`."""
+        wanted = self._topics.final if finals else self._topics.partial
+        return [ms for topic, stream, ms in self._delays if topic == wanted and stream.startswith(prefix)]
 
     async def start(self) -> None:
         for topic in (self._topics.final, self._topics.partial):
@@ -79,11 +83,10 @@ class Follower:
         async for record in consumer:
             now = time.time() * 1000
             sent = next(int(v) for k, v in record.headers if k == HEADER_INPUT_TIMESTAMP)
+            self._delays.append((record.topic, record.key.decode(), now - sent))
             if record.topic == self._topics.partial:
-                self.partial_delays.append(now - sent)
                 self._partial(decode_partial(record.value))
             else:
-                self.final_delays.append(now - sent)
                 self._final(decode_final(record.value))
             self.changed.set()
 

@@ -16,7 +16,9 @@ REFRESH_S = 0.2
 class Screen:
     """Shows the transcripts of all streams as they grow, until cancelled."""
 
-    def __init__(self, console: Console, transcripts: Mapping[str, Transcript], seconds: Callable[[str], float]) -> None:
+    def __init__(
+        self, console: Console, transcripts: Mapping[str, Transcript], seconds: Callable[[str], float]
+    ) -> None:
         self._console = console
         self._transcripts = transcripts
         self._seconds = seconds

@@ -80,16 +80,21 @@ class LocalWorker:
         except OSError:
             return False
 
-    def get(self, path: str) -> str:
-        """Body of a telemetry page. Raises OSError while there is none or it answers with an error."""
+    @property
+    def address(self) -> str:
+        """URL of the telemetry server. Raises OSError while there is none."""
         if not self._port:
             written = self.log_file.read_bytes()[self._written :].decode(errors="replace")
             found = re.search(r"metrics at http://[^:]+:(\d+)/metrics", written)
             if found is None:
                 raise OSError("the worker has not opened its telemetry port yet")
             self._port = int(found[1])
+        return f"http://127.0.0.1:{self._port}"
+
+    def get(self, path: str) -> str:
+        """Body of a telemetry page. Raises OSError while there is none or it answers with an error."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.address}{path}", timeout=5) as answer:
                 return str(answer.read().decode())
         except urllib.error.URLError as error:
             raise OSError(str(error)) from None

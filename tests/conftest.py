@@ -8,6 +8,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple
 
 import pytest
@@ -43,11 +44,20 @@ def kafka() -> Iterator[str]:
         running.__exit__(None, None, None)
 
 
-@pytest.fixture
-def topics(kafka: str) -> Iterator[Topics]:
-    """The five topics under names of this test's own, with PARTITIONS partitions; deleted afterwards."""
+@contextmanager
+def own_topics(servers: str, partitions: int = PARTITIONS) -> Iterator[Topics]:
+    """The five topics under names that nobody else has; deleted afterwards."""
     tag = uuid.uuid4().hex[:8]
     names = Topics(*(f"{name}.{tag}" for name in astuple(Topics())))
-    asyncio.run(admin.create(specs(names, PARTITIONS), bootstrap_servers=kafka))
-    yield names
-    asyncio.run(admin.delete(astuple(names), bootstrap_servers=kafka))
+    asyncio.run(admin.create(specs(names, partitions), bootstrap_servers=servers))
+    try:
+        yield names
+    finally:
+        asyncio.run(admin.delete(astuple(names), bootstrap_servers=servers))
+
+
+@pytest.fixture
+def topics(kafka: str) -> Iterator[Topics]:
+    """The five topics under names of this test's own, with PARTITIONS partitions."""
+    with own_topics(kafka) as names:
+        yield names
