@@ -153,14 +153,15 @@ class Service:
     def _load_engine(self) -> Engine:
         import torch
 
+        from worker.engine.build import build
         from worker.engine.model import load
-        from worker.engine.reference import ReferenceEngine
 
         settings = self._settings.model
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         began = time.monotonic()
-        engine = ReferenceEngine(load(settings.source, settings.device, settings.id), self._settings.batching.slots)
+        model = load(settings.source, settings.device, settings.id)
+        engine = build(model, self._settings.batching.slots, settings.engine, settings.dtype)
         mode = self._mode(engine)
         engine.open(0, mode)
         silence = np.zeros(engine.info.geometry.chunk_end(mode.look_ahead, 1), dtype=np.float32)
@@ -196,7 +197,7 @@ class Service:
         return scheduler.waiting_samples * BYTES_PER_SAMPLE > limit and not scheduler.idle
 
     async def _housekeeping(self, reader: Reader, scheduler: Scheduler, publisher: Publisher) -> None:
-        rate = 16000
+        rate, rebalances = 16000, 0
         while True:
             self._beat = time.monotonic()
             metrics, occupancy = self._metrics, scheduler.occupancy()
@@ -213,7 +214,8 @@ class Service:
             metrics.unacknowledged.set(publisher.backlog)
             metrics.paused.set(reader.paused)
             metrics.partitions.set(len(partitions))
-            metrics.rebalances.set(reader.rebalances)
+            metrics.rebalances.inc(reader.rebalances - rebalances)
+            rebalances = reader.rebalances
             metrics.lag.clear()
             for partition in partitions:
                 caught_up = await reader.caught_up(partition.number)

@@ -68,6 +68,13 @@ class ModelSettings(Section):
         description="Right context in encoder frames of 80 ms; one of the model's. Latency is (n + 1) frames.",
     )
     decoder: Literal["auto", "rnnt", "ctc"] = Field(default="auto", description="`auto`: RNN-T where the model has it.")
+    engine: Literal["fast", "reference"] = Field(
+        default="fast",
+        description="`reference` is NeMo's own forward with the fixed cache update: slower, for comparison.",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Of weights and caches of the fast engine; exactness is promised for float32."
+    )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`.")
     threads: Positive | None = Field(
         default=None, description="CPU threads of the model step; torch's default if not given."

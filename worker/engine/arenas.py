@@ -25,6 +25,10 @@ class Arenas:
         self._initial[name] = initial
         self._arena[name] = initial.unsqueeze(0).repeat(self.slots, *([1] * initial.dim()))
 
+    def view(self, name: str) -> Tensor:
+        """The arena itself, (slots, ...): for state that is addressed finer than by slot."""
+        return self._arena[name]
+
     def gather(self, name: str, slots: Tensor) -> Tensor:
         """(B, ...) copy of the given slots."""
         return self._arena[name].index_select(0, slots)

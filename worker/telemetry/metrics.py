@@ -67,5 +67,5 @@ class Metrics:
         self.unacknowledged = gauge("unacknowledged_events", "Finals and rejects not yet on the broker.")
         self.paused = gauge("reading_paused", "1 while reading pauses because waiting audio fills its memory.")
         self.partitions = gauge("partitions_assigned", "Input partitions that this worker reads.")
-        self.rebalances = gauge("rebalances", "Times that partitions were assigned to this worker.")
+        self.rebalances = counter("rebalances_total", "Times that partitions were assigned to this worker.")
         self.model = Info("trunkline_model", "The loaded model.", registry=registry)

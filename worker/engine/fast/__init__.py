@@ -1,0 +1,1 @@
+"""Trunkline's own encoder step: projected K and V in rings, nothing computed twice."""

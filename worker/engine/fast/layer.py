@@ -1,0 +1,160 @@
+"""One FastConformer layer on projected K and V.
+
+Weights are taken from NeMo's layer once: q, k and v fused into one product, the scale 1/sqrt(d_k) folded into q, the
+factor 1/2 into the feed-forward modules, batch norm into the depthwise convolution, positions projected for the longest
+step and sliced.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.engine.fast.plan import LayerPlan, Rings
+
+# exp of this is 0 in float32 beside any score, and a row that sees nothing stays finite
+HIDDEN = -10000.0
+
+Affine = tuple[Tensor, Tensor | None]
+
+
+class FastLayer:
+    """Weights of one layer and its step."""
+
+    def __init__(self, layer: Any, index: int, positions: Tensor, farthest: int, dtype: torch.dtype) -> None:
+        """positions: (W, width), the encodings of distances `farthest` down to `farthest - W + 1`."""
+        self._index = index
+        attention = layer.self_attn
+        self._heads = int(attention.h)
+        self._head = int(attention.d_k)
+        self._width = self._heads * self._head
+        self._farthest = farthest
+        scale = 1 / math.sqrt(self._head)
+        self._feed1 = _feed(layer.norm_feed_forward1, layer.feed_forward1, dtype)
+        self._feed2 = _feed(layer.norm_feed_forward2, layer.feed_forward2, dtype)
+        self._norm_attention = _norm(layer.norm_self_att, dtype)
+        q, k, v = (_linear(m) for m in (attention.linear_q, attention.linear_k, attention.linear_v))
+        weight = torch.cat([q[0] * scale, k[0], v[0]])
+        biases = [q[1], k[1], v[1]]
+        bias = None
+        if any(b is not None for b in biases):
+            full = [b if b is not None else q[0].new_zeros(self._width) for b in biases]
+            bias = torch.cat([full[0] * scale, full[1], full[2]])
+        self._qkv: Affine = (weight.to(dtype), None if bias is None else bias.to(dtype))
+        self._u = (attention.pos_bias_u.detach() * scale).flatten().to(dtype)
+        self._v = (attention.pos_bias_v.detach() * scale).flatten().to(dtype)
+        projected = F.linear(positions, attention.linear_pos.weight.detach().float())
+        # (heads, d_k, W)
+        self._positions = projected.view(-1, self._heads, self._head).permute(1, 2, 0).contiguous().to(dtype)
+        self._attention_out = _cast(_linear(attention.linear_out), dtype)
+        convolution = layer.conv
+        self._norm_conv = _norm(layer.norm_conv, dtype)
+        self._expand = _cast(_pointwise(convolution.pointwise_conv1), dtype)
+        self._contract = _cast(_pointwise(convolution.pointwise_conv2), dtype)
+        depthwise = convolution.depthwise_conv
+        kernel = depthwise.weight.detach()
+        shift = None if depthwise.bias is None else depthwise.bias.detach()
+        self._conv_norm: tuple[Tensor, Tensor, float] | None = None
+        if convolution.norm_type == "layer_norm":
+            self._conv_norm = _norm(convolution.batch_norm, dtype)
+        else:
+            kernel, shift = _fold(convolution.batch_norm, kernel, shift)
+        self._depthwise: Affine = (kernel.to(dtype), None if shift is None else shift.to(dtype))
+        self._norm_out = _norm(layer.norm_out, dtype)
+
+    def __call__(self, x: Tensor, plan: LayerPlan, rings: Rings) -> Tensor:
+        """x: (B, inputs, width). Returns (B, outputs, width)."""
+        x = x + _feed_forward(x, *self._feed1)
+        qkv = F.linear(_normed(x, self._norm_attention), *self._qkv)
+        rings.kv.write(self._index, plan.kv_write, qkv[:, :, self._width :])
+        query = qkv[:, :, : self._width]
+        if rings.ahead is not None and plan.ahead_write is not None and plan.ahead_read is not None:
+            rings.ahead.write(self._index, plan.ahead_write, torch.cat([x, query], dim=-1))
+            x, query = rings.ahead.read(self._index, plan.ahead_read).chunk(2, dim=-1)
+        x = x + F.linear(self._attend(query, plan, rings), *self._attention_out)
+        gated = F.glu(F.linear(_normed(x, self._norm_conv), *self._expand), dim=-1)
+        rings.conv.write(self._index, plan.conv_write, gated)
+        if rings.beside is not None and plan.beside_write is not None and plan.beside_read is not None:
+            rings.beside.write(self._index, plan.beside_write, x)
+            x = rings.beside.read(self._index, plan.beside_read)
+        x = x + F.linear(self._convolve(plan, rings), *self._contract)
+        x = x + _feed_forward(x, *self._feed2)
+        return _normed(x, self._norm_out)
+
+    def _attend(self, query: Tensor, plan: LayerPlan, rings: Rings) -> Tensor:
+        """Transformer-XL attention (Dai et al. 2019, section 3.3): (q + u) k + (q + v) p, positions by distance.
+
+        Row i of `near` holds query i's scores for the distances left + queries - 1 downwards; the key at place j lies
+        at distance left + i - j, which is column queries - 1 - i + j: a view with a shifted stride, no copy.
+        """
+        batch, queries, _ = query.shape
+        kv = rings.kv.read(self._index, plan.kv_read).view(batch, -1, 2, self._heads, self._head)
+        keys = kv.shape[1]
+        columns = keys + queries - 1
+        first = self._farthest - (plan.left + queries - 1)
+        near = (query + self._v).view(batch * queries, self._heads, self._head).transpose(0, 1)
+        near = torch.bmm(near, self._positions[:, :, first : first + columns])
+        bias = near.as_strided(
+            (batch, self._heads, queries, keys),
+            (queries * columns, batch * queries * columns, columns - 1, 1),
+            queries - 1,
+        ).masked_fill(plan.hidden, HIDDEN)
+        content = (query + self._u).view(batch, queries, self._heads, self._head).transpose(1, 2)
+        seen = F.scaled_dot_product_attention(
+            content, kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2), attn_mask=bias, scale=1.0
+        )
+        return seen.transpose(1, 2).reshape(batch, queries, self._width)
+
+    def _convolve(self, plan: LayerPlan, rings: Rings) -> Tensor:
+        window = rings.conv.read(self._index, plan.conv_read)
+        if plan.conv_valid is not None:
+            window = window * plan.conv_valid
+        x = F.conv1d(window.transpose(1, 2), *self._depthwise, groups=self._width).transpose(1, 2)
+        if self._conv_norm is not None:
+            x = _normed(x, self._conv_norm)
+        return F.silu(x)
+
+
+def _linear(module: Any) -> Affine:
+    return module.weight.detach(), None if module.bias is None else module.bias.detach()
+
+
+def _pointwise(module: Any) -> Affine:
+    weight, bias = _linear(module)
+    return weight[:, :, 0], bias
+
+
+def _cast(affine: Affine, dtype: torch.dtype) -> Affine:
+    weight, bias = affine
+    return weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
+
+
+def _norm(module: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+    return module.weight.detach().to(dtype), module.bias.detach().to(dtype), float(module.eps)
+
+
+def _normed(x: Tensor, norm: tuple[Tensor, Tensor, float]) -> Tensor:
+    weight, bias, eps = norm
+    return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+
+
+def _feed(norm: Any, feed: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, float], Affine, Affine]:
+    weight, bias = _linear(feed.linear2)
+    half = (weight / 2, None if bias is None else bias / 2)
+    return _norm(norm, dtype), _cast(_linear(feed.linear1), dtype), _cast(half, dtype)
+
+
+def _feed_forward(x: Tensor, norm: tuple[Tensor, Tensor, float], expand: Affine, contract: Affine) -> Tensor:
+    return F.linear(F.silu(F.linear(_normed(x, norm), *expand)), *contract)
+
+
+def _fold(norm: Any, kernel: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A batch norm in eval mode after a convolution is another convolution."""
+    if hasattr(norm, "running_var"):
+        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+        offset = norm.bias.detach() - norm.running_mean * scale
+    else:  # NeMo's FusedBatchNorm1d: an affine map
+        scale, offset = norm.weight.detach(), norm.bias.detach()
+    return kernel * scale[:, None, None], offset if shift is None else shift * scale + offset

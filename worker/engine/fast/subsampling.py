@@ -1,0 +1,108 @@
+"""Streaming sub-sampling: each strided convolution keeps its own last input frame, nothing is recomputed.
+
+A causal convolution of kernel 3 and stride 2 computes output j from inputs 2j-2, 2j-1, 2j. Count a stream's mel frames
+from -7 (`subsampling - 1` frames that never were): then every chunk of t encoder frames takes exactly 8t mel frames,
+each convolution halves them, and one frame is left over as its tail. What the frames before 0 give is masked to zero
+after each activation, as the offline model's padding is; so is what lies past the last frame of a segment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worker.engine.arenas import Arenas
+from worker.engine.cache import advance
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One halving: a strided convolution, a pointwise one where the model has it, the activation."""
+
+    weight: Tensor
+    bias: Tensor | None
+    groups: int
+    pointwise: tuple[Tensor, Tensor | None] | None
+
+
+class StreamingSubsampling:
+    """NeMo's causal `dw_striding` or `striding` sub-sampling on rows of a batch."""
+
+    def __init__(self, pre_encode: Any, scale: float, bands: int, dtype: torch.dtype) -> None:
+        self._stages: list[_Stage] = []
+        for module in pre_encode.conv:
+            if not isinstance(module, torch.nn.Conv2d):
+                continue
+            weight = module.weight.detach().to(dtype)
+            bias = None if module.bias is None else module.bias.detach().to(dtype)
+            if module.stride == (2, 2):
+                self._stages.append(_Stage(weight, bias, module.groups, None))
+            else:
+                last = self._stages.pop()
+                self._stages.append(_Stage(last.weight, last.bias, last.groups, (weight, bias)))
+        self.factor = 2 ** len(self._stages)
+        out = pre_encode.out
+        # xscaling multiplies the encoder's input by sqrt(width): done once, here
+        self._out = (out.weight.detach() * scale).to(dtype)
+        self._out_bias = None if out.bias is None else (out.bias.detach() * scale).to(dtype)
+        self._bands = bands
+        self._dtype = dtype
+
+    def add_state(self, arenas: Arenas) -> None:
+        channels, bands = 1, self._bands
+        for index, stage in enumerate(self._stages):
+            arenas.add(f"subsampling.{index}", torch.zeros(1, channels * bands, dtype=self._dtype))
+            channels = (stage.pointwise[0] if stage.pointwise else stage.weight).shape[0]
+            bands = bands // 2 + 1
+
+    def masks(self, done: Counts, frames: int, mels: Counts | None) -> list[NDArray[np.bool_]]:
+        """For each stage (B, frames * factor / 2^stage): outputs that the offline model has.
+
+        done: (B,) encoder frames of the segment so far; mels: (B,) mel frames of the segment in all where it ends, a
+        huge number elsewhere.
+        """
+        masks = []
+        length = mels
+        step = self.factor
+        for _ in self._stages:
+            step //= 2
+            first = done * step - (step - 1)
+            output = first[:, None] + np.arange(frames * step)
+            length = None if length is None else length // 2 + 1
+            valid = output >= 0
+            masks.append(valid if length is None else valid & (output < length[:, None]))
+        return masks
+
+    def __call__(
+        self, mels: Tensor, frames: Tensor, slots: Tensor, arenas: Arenas, masks: Sequence[Tensor] | None
+    ) -> Tensor:
+        """mels: (B, T * factor, bands); frames: (B,) how many of the T each row really has. Returns (B, T, width)."""
+        x = mels[:, None].to(self._dtype)
+        used = frames * self.factor
+        for index, stage in enumerate(self._stages):
+            x = self._with_tail(x, used, slots, arenas, f"subsampling.{index}")
+            x = F.conv2d(F.pad(x, (2, 1)), stage.weight, stage.bias, stride=2, groups=stage.groups)
+            if stage.pointwise is not None:
+                x = F.conv2d(x, *stage.pointwise)
+            x = F.relu(x)
+            if masks is not None:
+                x = x * masks[index][:, None, :, None]
+            used = used // 2
+        x = x.transpose(1, 2).flatten(2)
+        return F.linear(x, self._out, self._out_bias)
+
+    @staticmethod
+    def _with_tail(x: Tensor, used: Tensor, slots: Tensor, arenas: Arenas, name: str) -> Tensor:
+        """The kept frame before the new ones; the last used one is kept for the next step."""
+        batch, channels, _, bands = x.shape
+        tail = arenas.gather(name, slots)
+        flat = x.transpose(1, 2).flatten(2)
+        arenas.scatter(name, slots, advance(tail, flat, used))
+        return torch.cat([tail.view(batch, channels, 1, bands), x], dim=2)
