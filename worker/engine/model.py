@@ -46,18 +46,18 @@ def load(source: str, device: str = "auto", model_id: str | None = None) -> Spee
     Raises FileNotFoundError if `source` looks like a path and is none, UnsupportedModel if it cannot be streamed
     exactly.
     """
-    from nemo.collections.asr.models import ASRModel
+    path = Path(source)
+    if not path.is_file() and (path.suffix == ".nemo" or source.startswith((".", "/"))):
+        raise FileNotFoundError(f"no model file at {source!r}: give a .nemo file or a Hugging Face name")
+    from nemo.collections.asr.models import ASRModel  # half a minute the first time
 
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    path = Path(source)
     nemo_logger = logging.getLogger("nemo_logger")
     level = nemo_logger.level
     nemo_logger.setLevel(logging.ERROR)
     try:
         if path.is_file():
             nemo = ASRModel.restore_from(str(path), map_location=target)
-        elif path.suffix == ".nemo" or source.startswith((".", "/")):
-            raise FileNotFoundError(f"no model file at {source!r}: give a .nemo file or a Hugging Face name")
         else:
             nemo = ASRModel.from_pretrained(source, map_location=target)
     finally:

@@ -143,7 +143,9 @@ class Transcriber:
         self._partial = ""
         if not taken:
             return
-        words = tuple(word.close(segment.origin, self._frame_ms) for word in taken)
+        # the last frames reach past the segment's audio
+        limit = segment.boundary.time if segment.boundary else None
+        words = tuple(word.close(segment.origin, self._frame_ms, limit) for word in taken)
         first = segment.holding(taken[0].start * self._geometry.frame_samples)
         head = self._head(first, last)
         self._utterances += 1

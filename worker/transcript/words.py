@@ -21,11 +21,14 @@ class OpenWord:
         self.end = frame + 1
         self.confidences.append(confidence)
 
-    def close(self, origin: int, frame_ms: int) -> Word:
-        """The word in ms of stream time; its confidence is the mean over its tokens."""
+    def close(self, origin: int, frame_ms: int, limit: int | None = None) -> Word:
+        """The word in ms of stream time, none of it after `limit`; its confidence is the mean over its tokens."""
         mean = sum(self.confidences) / len(self.confidences)
         # float32 rounding takes a probability past 1
-        return Word(self.text, origin + self.start * frame_ms, origin + self.end * frame_ms, min(mean, 1.0))
+        start, end = (origin + frame * frame_ms for frame in (self.start, self.end))
+        if limit is not None:
+            start, end = min(start, limit), min(end, limit)
+        return Word(self.text, start, end, min(mean, 1.0))
 
 
 class Hypothesis:

@@ -1,0 +1,187 @@
+"""Streaming equals offline: the encoder's output, first frame to last, however a stream is cut and batched.
+
+The checks that NeMo's pull request 15323 asks of the cache update, on random weights against NeMo's own offline
+forward of an untouched copy of the model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, count, repeat
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.engine.models import REGULAR_SYMMETRIC, SLOTS, STREAMABLE, Pair, Recipe, Zoo
+from tests.engine.play import Player, Take, difference, offline, play
+from tests.engine.speech import RATE, excerpt
+from worker.engine.interface import Mode, Row
+
+TOLERANCE = 1e-4
+MODES = [(recipe, right) for recipe in STREAMABLE for _, right in recipe.contexts]
+EVERY_MODE = pytest.mark.parametrize(("recipe", "right"), MODES, ids=[f"{r}-{right}" for r, right in MODES])
+EVERY_MODEL = pytest.mark.parametrize("recipe", STREAMABLE, ids=str)
+
+
+def error(pair: Pair, take: Take) -> float:
+    expected = offline(pair.stock, take.samples, pair.context(take.mode.look_ahead))
+    assert take.tokens.heard == len(expected)
+    return difference(take.frames, expected)
+
+
+@EVERY_MODE
+def test_a_row_of_three_chunks_beside_a_row_of_one_equals_offline(
+    zoo: Zoo, kind: str, recipe: Recipe, right: int
+) -> None:
+    pair = zoo.pair(recipe)
+    player, mode = Player(pair.engines[kind]), Mode(right, "ctc")
+    fast, slow, steady = (player.start(i, excerpt(i, n), mode) for i, n in enumerate((96_077, 64_000, 72_300)))
+    while live := {take: chunks for take, chunks in ((slow, 1), (fast, 3), (steady, 2)) if not take.ended}:
+        player.step(live)
+    for take in (fast, slow, steady):
+        assert error(pair, take) <= TOLERANCE
+
+
+@EVERY_MODE
+def test_a_stream_many_times_its_left_context_equals_offline(zoo: Zoo, kind: str, recipe: Recipe, right: int) -> None:
+    pair = zoo.pair(recipe)
+    (take,) = play(pair.engines[kind], [excerpt(4, 15 * RATE + 1234)], Mode(right, "ctc"), chunks=2)
+    assert error(pair, take) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["demo", "regular"])
+def test_the_trained_models_equal_offline_on_speech(name: str, kind: str, request: pytest.FixtureRequest) -> None:
+    pair: Pair = request.getfixturevalue(name)
+    for mode in pair.modes:
+        signals = [excerpt(2 * i, n) for i, n in enumerate((200_037, 97_777, 60_005, 1_000))]
+        for take in play(pair.engines[kind], signals, mode, chunks=2):
+            assert error(pair, take) <= TOLERANCE
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What one stream of a random session does."""
+
+    seed: int
+    look_ahead: int  # index into the model's look-aheads
+    segments: tuple[int, ...]  # samples; all but the first begin without the slot being opened again
+    joins: int  # the round
+    chunks: tuple[int, ...]  # taken in each round of its life, 0 a pause; 1 when used up
+    moves: frozenset[int]  # rounds of its life before which it is saved and loaded elsewhere
+    empty_end: bool  # a segment that ends just with a chunk ends in a row without samples
+
+
+def _lengths() -> st.SearchStrategy[int]:
+    """Mostly anything up to five seconds, and lengths about which the counting of frames changes."""
+    frame = st.integers(0, 60).map(lambda k: k * 1280)
+    chunk_end = st.integers(0, 60).map(lambda k: k * 1280 + 200)
+    near = st.builds(lambda n, d: max(0, n + d), frame | chunk_end, st.integers(-1, 1) | st.sampled_from([-160, 160]))
+    return st.integers(0, 80_000) | near
+
+
+STREAM = st.builds(
+    Stream,
+    seed=st.integers(0, 99),
+    look_ahead=st.integers(0, 5),
+    segments=st.lists(_lengths(), min_size=1, max_size=3).map(tuple),
+    joins=st.integers(0, 6),
+    chunks=st.lists(st.integers(0, 3), max_size=20).map(tuple),
+    moves=st.frozensets(st.integers(0, 12), max_size=3),
+    empty_end=st.booleans(),
+)
+
+
+def live(player: Player, stream: Stream, mode: Mode, free: list[int]) -> Iterator[tuple[Take, int] | None]:
+    """A stream's life: for each round, the take that is on and the chunks it takes."""
+    yield from repeat(None, stream.joins)
+    chunks = chain(stream.chunks, repeat(1))
+    rounds = count()
+    slot = free.pop()
+    for number, samples in enumerate(stream.segments):
+        take = player.start(slot, excerpt(stream.seed + number, samples), mode, opened=number > 0)
+        while not take.ended:
+            if next(rounds) in stream.moves:
+                player.move(take, free.pop())
+                free.append(slot)
+                slot = take.slot
+            yield take, next(chunks)
+    free.append(slot)
+
+
+def perform(pair: Pair, kind: str, streams: list[Stream]) -> set[Take]:
+    """Run a session; each round makes one step for every mode in use. Returns all takes, ended."""
+    player = Player(pair.engines[kind])
+    free = list(range(len(streams) + 1))  # reused last in, first out
+    modes = pair.modes
+    lives = [live(player, s, modes[s.look_ahead % len(modes)], free) for s in streams]
+    takes: set[Take] = set()
+    while lives:
+        steps: dict[tuple[Mode, bool], dict[Take, int]] = {}
+        for stream, life in list(zip(streams, lives, strict=True)):
+            match next(life, "over"):
+                case "over":
+                    streams = [s for s in streams if s is not stream]
+                    lives = [other for other in lives if other is not life]
+                case (take, chunks) if chunks:
+                    takes.add(take)
+                    steps.setdefault((take.mode, stream.empty_end), {})[take] = chunks
+        for (_, empty_end), rows in steps.items():
+            player.step(rows, empty_end)
+    return takes
+
+
+@EVERY_MODEL
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(streams=st.lists(STREAM, min_size=1, max_size=4))
+def test_any_session_equals_offline(zoo: Zoo, kind: str, recipe: Recipe, streams: list[Stream]) -> None:
+    """Streams join, pause, leave, move between slots, take chunks as they like; freed slots are full of NaN."""
+    pair = zoo.pair(recipe)
+    takes = perform(pair, kind, streams)
+    assert len(takes) == sum(len(stream.segments) for stream in streams)
+    for take in takes:
+        assert error(pair, take) <= TOLERANCE
+
+
+def test_a_saved_slot_continues_bit_for_bit(zoo: Zoo, kind: str) -> None:
+    pair = zoo.pair(REGULAR_SYMMETRIC)
+    player, mode = Player(pair.engines[kind]), pair.modes[0]
+    take = player.start(0, excerpt(0, 64_000), mode)
+    player.step({take: 2})
+    state = pair.engines[kind].save(0)
+    rest = take.samples[take.position :]
+    first = pair.engines[kind].step([Row(0, rest, last=True)])
+    fresh = pair.engines[kind].save(0)
+    pair.engines[kind].load(SLOTS - 1, state)
+    again = pair.engines[kind].save(SLOTS - 1)
+    assert again.counters == state.counters
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in state.tensors.items())
+    assert pair.engines[kind].step([Row(SLOTS - 1, rest, last=True)]) == first
+    pair.engines[kind].open(SLOTS - 1, mode)
+    opened = pair.engines[kind].save(SLOTS - 1)
+    assert opened.counters == fresh.counters
+    assert all(torch.equal(opened.tensors[name], tensor) for name, tensor in fresh.tensors.items())
+
+
+def test_a_refused_step_changes_no_slot(zoo: Zoo, kind: str) -> None:
+    pair = zoo.pair(REGULAR_SYMMETRIC)
+    player, mode = Player(pair.engines[kind]), pair.modes[0]
+    good, bad = (player.start(slot, excerpt(slot, 64_000), mode) for slot in (0, 1))
+    player.step({good: 1, bad: 2})
+    before = [pair.engines[kind].save(slot) for slot in (0, 1)]
+    chunk = pair.engines[kind].info.geometry.chunk_samples(mode.look_ahead)
+    whole, cut = np.zeros(chunk, np.float32), np.zeros(chunk - 161, np.float32)
+    for rows in ([Row(0, whole), Row(1, cut)], [Row(0, whole), Row(0, whole)]):
+        with pytest.raises(ValueError, match="slot"):
+            pair.engines[kind].step(rows)
+    pair.engines[kind].open(2, pair.modes[1])
+    with pytest.raises(ValueError, match="mode"):
+        pair.engines[kind].step([Row(0, whole), Row(2, whole)])
+    for slot in (0, 1):
+        after = pair.engines[kind].save(slot)
+        assert after.counters == before[slot].counters
+        assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before[slot].tensors.items())
+    player.finish([good, bad])
+    assert error(pair, good) <= TOLERANCE
+    assert error(pair, bad) <= TOLERANCE

@@ -1,0 +1,72 @@
+"""A model that cannot be streamed exactly is refused, with every reason by name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.engine.models import CHUNKED, REGULAR_CAUSAL, STREAMABLE, Recipe, Zoo
+from worker.engine.model import UnsupportedModel, adopt, load
+
+REFUSED = {
+    "abs_pos": (replace(CHUNKED, attention="abs_pos"), ["self_attention_model", "abs_pos"]),
+    "longformer": (
+        replace(REGULAR_CAUSAL, attention="rel_pos_local_attn", contexts=((20, 2),)),
+        ["self_attention_model", "rel_pos_local_attn"],
+    ),
+    "unlimited-left": (replace(CHUNKED, contexts=((-1, 6),)), ["[-1, 6]", "unlimited"]),
+    "unlimited-both": (
+        replace(REGULAR_CAUSAL, contexts=((-1, -1),), convolution=None),
+        ["[-1, -1]", "unlimited"],
+    ),
+    "one-context-of-several": (replace(CHUNKED, contexts=((28, 6), (-1, 0))), ["[-1, 0]", "unlimited"]),
+    "look-ahead-in-sub-sampling": (replace(CHUNKED, causal_downsampling=False), ["causal_downsampling"]),
+    "symmetric-convolution": (replace(CHUNKED, convolution=None), ["conv_context_size", "[4, 4]"]),
+    "chunk-with-right-context": (
+        replace(CHUNKED, style="chunked_limited_with_rc", contexts=((28, 6, 2),)),
+        ["att_context_style", "chunked_limited_with_rc"],
+    ),
+    "group-norm": (replace(CHUNKED, norm="group_norm4"), ["conv_norm_type", "group_norm"]),
+    "instance-norm": (replace(CHUNKED, norm="instance_norm"), ["conv_norm_type", "instance_norm"]),
+    "file-normalisation": (replace(CHUNKED, normalize="per_feature"), ["normalize", "per_feature"]),
+    "striding-conv1d": (replace(CHUNKED, subsampling="striding_conv1d"), ["striding_conv1d"]),
+    "stacking": (replace(CHUNKED, subsampling="stacking"), ["StackingSubsampling"]),
+    "vggnet": (replace(CHUNKED, subsampling="vggnet", causal_downsampling=False), ["vggnet"]),
+    "durations": (replace(CHUNKED, head="tdt"), ["TDT"]),
+}
+
+
+@pytest.mark.parametrize(("recipe", "named"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_streamed_is_refused_by_name(zoo: Zoo, recipe: Recipe, named: list[str]) -> None:
+    with pytest.raises(UnsupportedModel) as refused:
+        adopt(zoo.build(recipe), "the-model")
+    assert "the-model" in str(refused.value)
+    assert any(all(word in problem for word in named) for problem in refused.value.problems)
+
+
+def test_a_left_context_that_is_no_multiple_of_the_chunk_is_refused(zoo: Zoo) -> None:
+    """NeMo refuses it when a model is made, but lets it be set afterwards."""
+    nemo = zoo.build(CHUNKED)
+    nemo.encoder.att_context_size_all = [[30, 6]]
+    with pytest.raises(UnsupportedModel, match=r"\[30, 6\].*no multiple.* 7"):
+        adopt(nemo, "the-model")
+
+
+def test_all_reasons_are_given_at_once(zoo: Zoo) -> None:
+    recipe = replace(CHUNKED, convolution=None, normalize="per_feature", norm="instance_norm", contexts=((-1, 6),))
+    with pytest.raises(UnsupportedModel) as refused:
+        adopt(zoo.build(recipe), "the-model")
+    assert len(refused.value.problems) == 4
+
+
+def test_what_is_supported_is_not_refused(zoo: Zoo) -> None:
+    for recipe in STREAMABLE:
+        info = zoo.pair(recipe).model.info
+        assert sorted(info.look_aheads, reverse=True) == list(info.look_aheads)
+        assert set(info.look_aheads) == {right for _, right in recipe.contexts}
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "absent.nemo"
+    with pytest.raises(FileNotFoundError, match=r"absent\.nemo"):
+        load(str(path), device="cpu")

@@ -1,0 +1,134 @@
+"""One worker process, one NeMo and one round of calls, shared by all tests that can: each start costs half a minute."""
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from deploy.worker import LocalWorker
+from producer import Producer
+from producer.play import Style, play, sources
+from tests.conftest import own_topics
+from tests.integration.offsets import end_offsets
+from tests.integration.oracle import Oracle
+from tests.integration.sending import Sender
+from tests.integration.support import CALLS, MODEL, Heard, Outputs, unique
+from wire import Topics
+
+PREFIX = "words-"
+ONE_THREAD = {"model.threads": 1}
+
+
+@dataclass
+class Service:
+    """A running worker with its topics. `starting`: what its probes answered while it was loading the model."""
+
+    servers: str
+    topics: Topics
+    worker: LocalWorker
+    outputs: Outputs
+    sender: Sender
+    starting: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Round:
+    """All demo calls, played as fast as Kafka takes them."""
+
+    offsets: dict[int, int]  # of the audio topic's ends before
+    heard: dict[str, Heard]  # by stream id
+    batches: float  # steps with audio
+    rows: float  # streams in them
+    audio_s: float  # through the engine
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Iterator[Oracle]:
+    # two threads that wait for each other beside a busy worker take ten times as long as one
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Oracle(MODEL)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def shared_topics(kafka: str) -> Iterator[Topics]:
+    with own_topics(kafka) as names:
+        yield names
+
+
+@pytest.fixture(scope="session")
+def loading(kafka: str, shared_topics: Topics) -> Iterator[tuple[LocalWorker, dict[str, int]]]:
+    """The shared worker, not ready yet, and its probes' answers by then."""
+    worker = LocalWorker(kafka, shared_topics, MODEL, unique("shared"), ONE_THREAD)
+    worker.start(wait=False)
+    try:
+        yield worker, _probe(worker)
+    finally:
+        worker.stop()
+
+
+@pytest.fixture(scope="session")
+def service(
+    kafka: str, shared_topics: Topics, loading: tuple[LocalWorker, dict[str, int]], oracle: Oracle
+) -> Iterator[Service]:
+    """The shared worker, ready. The oracle is loaded by then, while it starts."""
+    worker, starting = loading
+    worker.wait_ready()
+    outputs, sender = Outputs(kafka, shared_topics), Sender(kafka, shared_topics.audio)
+    yield Service(kafka, shared_topics, worker, outputs, sender, starting)
+    sender.close()
+    outputs.close()
+
+
+@pytest.fixture(scope="session")
+def calls(service: Service) -> Round:
+    """The ten demo calls, twenty streams, through the shared worker."""
+    offsets = end_offsets(service.servers, service.topics.audio)
+    names = sources(sorted(CALLS.glob("*.flac")), prefix=PREFIX)
+    before = _steps(service.worker)
+    asyncio.run(_play(service, names))
+    streams = [f"{source.call_id}/{channel}" for source in names for channel in (0, 1)]
+    heard = service.outputs.ended(streams, timeout_s=180)
+    batches, rows, seconds = (now - then for now, then in zip(_steps(service.worker), before, strict=True))
+    return Round(offsets, heard, batches, rows, seconds)
+
+
+async def _play(service: Service, names: Sequence[object]) -> None:
+    style = Style(speed=None, language="en", channel_names=("agent", "customer"), metadata={"tenant": "demo", "n": 7})
+    async with Producer(service.servers, topic=service.topics.audio) as producer:
+        for progress in await play(producer, names, style):
+            assert progress.error is None
+
+
+def _steps(worker: LocalWorker) -> tuple[float, float, float]:
+    return (
+        worker.metric("trunkline_batch_streams_count"),
+        worker.metric("trunkline_batch_streams_sum"),
+        worker.metric("trunkline_audio_processed_seconds_total"),
+    )
+
+
+def _probe(worker: LocalWorker) -> dict[str, int]:
+    """HTTP status of each page as soon as the telemetry port is open."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            base = worker.address
+            return {path: _status(f"{base}{path}") for path in ("/healthz", "/readyz", "/metrics", "/other")}
+        except OSError:
+            assert time.monotonic() < deadline, worker.log_tail()
+            time.sleep(0.05)
+
+
+def _status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
