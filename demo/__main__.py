@@ -13,6 +13,7 @@ import uuid
 from dataclasses import astuple
 from pathlib import Path
 
+from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from demo.follow import Follower
@@ -38,7 +39,7 @@ def main() -> int:
         console.print("Starting Apache Kafka (the first time, Maven fetches it) ...")
         with broker() as servers:
             return asyncio.run(_demo(servers, options, console, began))
-    except (KafkaUnavailable, RuntimeError, TimeoutError) as error:
+    except (KafkaUnavailable, KafkaError, RuntimeError, TimeoutError) as error:
         console.print(f"The demo failed: {error or type(error).__name__}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:

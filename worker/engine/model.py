@@ -43,8 +43,8 @@ class SpeechModel:
 def load(source: str, device: str = "auto", model_id: str | None = None) -> SpeechModel:
     """Load a `.nemo` file or a Hugging Face name.
 
-    Raises FileNotFoundError if `source` looks like a path and is none, UnsupportedModel if it cannot be streamed
-    exactly.
+    Raises FileNotFoundError if `source` is neither a file nor a name that can be fetched, UnsupportedModel if it cannot
+    be streamed exactly.
     """
     path = Path(source)
     if not path.is_file() and (path.suffix == ".nemo" or source.startswith((".", "/"))):
@@ -59,10 +59,21 @@ def load(source: str, device: str = "auto", model_id: str | None = None) -> Spee
         if path.is_file():
             nemo = ASRModel.restore_from(str(path), map_location=target)
         else:
-            nemo = ASRModel.from_pretrained(source, map_location=target)
+            nemo = _fetch(ASRModel, source, target)
     finally:
         nemo_logger.setLevel(level)
     return adopt(nemo.to(target), model_id or identify(source, nemo))
+
+
+def _fetch(kind: Any, source: str, target: torch.device) -> Any:
+    """A model by its Hugging Face name, from the hub or its cache."""
+    try:
+        return kind.from_pretrained(source, map_location=target)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(
+            f"no file {source!r}, and no model of that name could be had from Hugging Face: {first}"
+        ) from error
 
 
 def identify(source: str, nemo: Any) -> str:
