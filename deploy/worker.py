@@ -46,7 +46,8 @@ class LocalWorker:
         self._timeout = start_timeout_s
         self._process: guard.Guarded | None = None
         self._port = 0
-        self.log_file = Path(tempfile.mkdtemp(prefix="trunkline-worker-")) / "worker.log"
+        self._directory = tempfile.TemporaryDirectory(prefix="trunkline-worker-")  # lives as long as this object
+        self.log_file = Path(self._directory.name) / "worker.log"
 
     def start(self, wait: bool = True) -> None:
         """Start the process; with `wait`, return when it is ready. Raises RuntimeError with the log's end."""

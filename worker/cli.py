@@ -5,6 +5,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from worker.engine.interface import UnsupportedModel
+from worker.service import Service, StartError
 from worker.settings import Settings, SettingsError, load
 
 EXIT_SETTINGS = 2
@@ -22,9 +24,6 @@ def main(argv: Sequence[str]) -> int:
 
 def run(settings: Settings) -> int:
     """Run a worker until it is told to stop."""
-    from worker.engine.model import UnsupportedModel
-    from worker.service import Service, StartError
-
     logging.basicConfig(
         level=settings.telemetry.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -1,4 +1,4 @@
-"""What a stream asks for (flush, end, its own endpoint, look-ahead, decoder), and streams with next to nothing in them."""
+"""What a stream asks for (flush, end, its endpoint, look-ahead, decoder), and streams with next to nothing in them."""
 
 import io
 import time

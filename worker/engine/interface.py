@@ -100,6 +100,14 @@ class EngineInfo:
     decoders: tuple[str, ...]  # the first is the default
 
 
+class UnsupportedModel(Exception):
+    """The model cannot be streamed exactly. `problems` has one sentence a reason."""
+
+    def __init__(self, model_id: str, problems: list[str]) -> None:
+        super().__init__(f"model {model_id!r} is not supported: " + "; ".join(problems))
+        self.problems = problems
+
+
 class Engine(Protocol):
     """A batched step over slots."""
 

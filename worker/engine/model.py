@@ -8,17 +8,9 @@ from typing import Any
 
 import torch
 
-from worker.engine.interface import EngineInfo, Geometry
+from worker.engine.interface import EngineInfo, Geometry, UnsupportedModel
 
 WORD_START = "\u2581"
-
-
-class UnsupportedModel(Exception):
-    """The model cannot be streamed exactly. `problems` has one sentence a reason."""
-
-    def __init__(self, model_id: str, problems: list[str]) -> None:
-        super().__init__(f"model {model_id!r} is not supported: " + "; ".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
