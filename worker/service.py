@@ -71,7 +71,7 @@ class Service:
             engine.info.geometry,
             settings.batching.slots,
             settings.batching.max_batch,
-            settings.batching.max_chunks,
+            settings.batching.max_frames,
         )
         publisher = Publisher(settings.kafka.topics, self._client, settings.kafka.request_timeout_ms, self._metrics)
         failed: asyncio.Future[None] = loop.create_future()
@@ -161,7 +161,8 @@ class Service:
             torch.set_num_threads(settings.threads)
         began = time.monotonic()
         model = load(settings.source, settings.device, settings.id)
-        engine = build(model, self._settings.batching.slots, settings.engine, settings.dtype)
+        batching = self._settings.batching
+        engine = build(model, batching.slots, settings.engine, settings.dtype, batching.max_frames)
         mode = self._mode(engine)
         engine.open(0, mode)
         silence = np.zeros(engine.info.geometry.chunk_end(mode.look_ahead, 1), dtype=np.float32)

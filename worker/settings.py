@@ -84,8 +84,9 @@ class ModelSettings(Section):
 class BatchingSettings(Section):
     slots: Positive = Field(default=64, description="Streams whose state is on the device at once.")
     max_batch: Positive = Field(default=32, description="Streams in one step at most.")
-    max_chunks: Positive = Field(
-        default=8, description="Chunks that a stream which fell behind takes in one step at most."
+    max_frames: Positive = Field(
+        default=28,
+        description="Encoder frames of 80 ms that a stream which fell behind takes in one step; a chunk at least.",
     )
     memory_mb: Positive = Field(default=512, description="Audio waiting in memory above which reading pauses.")
 

@@ -47,10 +47,10 @@ def blocked():
 class Machine(RuleBasedStateMachine):
     streams = Bundle("streams")
 
-    @initialize(slots=st.integers(1, 3), max_batch=st.integers(1, 4), max_chunks=st.integers(1, 3))
-    def begin(self, slots, max_batch, max_chunks):
+    @initialize(slots=st.integers(1, 3), max_batch=st.integers(1, 4), max_frames=st.integers(1, 5))
+    def begin(self, slots, max_batch, max_frames):
         self.slots, self.cap = slots, min(max_batch, slots)
-        self.scheduler = Scheduler(GEOMETRY, slots, max_batch, max_chunks)
+        self.scheduler = Scheduler(GEOMETRY, slots, max_batch, max_frames)
         self.scheduler._changed.wait = blocked
         self.engine = FakeEngine(slots)
         self.runner = Runner(self.engine, self.scheduler, lambda done: None, lambda error: None)

@@ -19,8 +19,8 @@ def zeros(count=CHUNK):
     return np.zeros(count, np.float32)
 
 
-def scheduler(slots=4, max_batch=8, max_chunks=4):
-    return Scheduler(GEOMETRY, slots, max_batch, max_chunks)
+def scheduler(slots=4, max_batch=8, max_frames=4):
+    return Scheduler(GEOMETRY, slots, max_batch, max_frames)
 
 
 class Steps:
@@ -60,7 +60,7 @@ def test_a_batch_has_one_mode_that_of_the_stream_that_has_waited_longest():
 
 
 def test_no_stream_is_taken_twice_nor_while_it_is_under_way():
-    scheduling = scheduler(max_chunks=1)
+    scheduling = scheduler(max_frames=1)
     feed = scheduling.admit(FAST, "a")
     for _ in range(3):
         scheduling.push(feed, zeros(NEXT))

@@ -54,10 +54,10 @@ class Scheduler:
     `admit`, `push`, `close`, `drop` belong to the loop; `take` and `done` to the model's thread.
     """
 
-    def __init__(self, geometry: Geometry, slots: int, max_batch: int, max_chunks: int) -> None:
+    def __init__(self, geometry: Geometry, slots: int, max_batch: int, max_frames: int) -> None:
         self._geometry = geometry
         self._max_batch = min(max_batch, slots)
-        self._max_chunks = max_chunks
+        self._max_frames = max_frames
         self._free = list(range(slots - 1, -1, -1))
         self._resident: OrderedDict[Feed, None] = OrderedDict()  # slot holders, longest unused first
         self._ready: dict[Mode, list[_Entry]] = {}
@@ -176,7 +176,7 @@ class Scheduler:
 
     def _work(self, feed: Feed) -> Work:
         silent = feed.silent
-        samples, last = feed.take(self._max_chunks)
+        samples, last = feed.take(max(1, self._max_frames // self._geometry.chunk_frames(feed.mode.look_ahead)))
         self._samples -= len(samples)
         feed.queued = False
         feed.in_flight = True

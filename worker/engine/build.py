@@ -5,18 +5,23 @@ import logging
 import torch
 
 from worker.engine.batched import BatchedEngine
-from worker.engine.fast.engine import FastEngine, unknown
+from worker.engine.fast.engine import MAX_FRAMES, FastEngine, unknown
 from worker.engine.model import SpeechModel
 from worker.engine.reference import ReferenceEngine
 
 log = logging.getLogger(__name__)
 
 
-def build(model: SpeechModel, slots: int, kind: str = "fast", dtype: str = "float32") -> BatchedEngine:
-    """`kind` "fast" or "reference"; a model that the fast engine does not know is served by the reference engine."""
+def build(
+    model: SpeechModel, slots: int, kind: str = "fast", dtype: str = "float32", max_frames: int = MAX_FRAMES
+) -> BatchedEngine:
+    """`kind` "fast" or "reference"; a model that the fast engine does not know is served by the reference engine.
+
+    max_frames: encoder frames of a row that the fast engine computes in one pass.
+    """
     if kind == "fast" and (reasons := unknown(model)):
         log.warning("%s runs on the reference engine, slower: %s", model.info.model_id, ", ".join(reasons))
         kind = "reference"
     if kind == "reference":
         return ReferenceEngine(model, slots)
-    return FastEngine(model, slots, getattr(torch, dtype))
+    return FastEngine(model, slots, getattr(torch, dtype), max_frames)

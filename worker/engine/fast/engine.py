@@ -27,11 +27,14 @@ class FastEngine(BatchedEngine):
     caches; features are always float32.
     """
 
-    def __init__(self, model: SpeechModel, slots: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, model: SpeechModel, slots: int, dtype: torch.dtype = torch.float32, max_frames: int = MAX_FRAMES
+    ) -> None:
         super().__init__(model, slots)
         encoder = model.encoder
         geometry = model.info.geometry
         self._dtype = dtype
+        self._max_frames = max_frames
         self._subsampling = StreamingSubsampling(encoder.pre_encode, encoder.xscale or 1.0, self._features.bands, dtype)
         self._subsampling.add_state(self._arenas)
         width, count = int(encoder.d_model), len(encoder.layers)
@@ -45,7 +48,7 @@ class FastEngine(BatchedEngine):
         left = max(model.left_context.values())
         right = max(context.right for context in self._contexts.values())
         # at a segment's end the frames that earlier layers held back arrive all at once
-        burst = max(MAX_FRAMES, max(model.left_context) + 1) + max(geometry.recompute.values())
+        burst = max(max_frames, max(model.left_context) + 1) + max(geometry.recompute.values())
         delays = max(context.right + context.conv_right for context in self._contexts.values()) > 0
         self._rings = Rings(
             kv=Ring(self._arenas, "kv", count, left + right + burst, 2 * width, dtype),
@@ -147,7 +150,7 @@ class FastEngine(BatchedEngine):
 
     def _pass_frames(self, mode: Mode) -> int:
         chunk = self.info.geometry.chunk_frames(mode.look_ahead)
-        return max(chunk, MAX_FRAMES // chunk * chunk)
+        return max(chunk, self._max_frames // chunk * chunk)
 
     def _plan(self, slots: Counts, fresh: Counts) -> tuple[Counts, Counts]:
         """Mel frames to put before each row's, and the encoder frames it enters.
