@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--limit-ms", type=float, default=500)
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=140)
     with broker() as servers:
         rows = asyncio.run(measure(servers, [int(n) for n in options.calls.split(",")], options, console))
     table = Table(title=f"real-time stereo calls, demo model, look-ahead {options.look_ahead}")

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,17 @@ from wire.topics import Topics, specs
 from worker.ingest import topics as admin
 
 PARTITIONS = 4
+
+
+# Folders whose tests share something that takes long to start: one process runs all of them.
+TOGETHER = ("integration",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (`-n 2 --dist loadgroup`) a file stays in one, so that its fixtures are made once."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(item.path)))
 
 
 def require(condition: object, reason: str) -> None:

@@ -8,6 +8,7 @@ Reader -> Partition -> Scheduler -> Runner (thread) -> Partition -> Publisher
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from typing import Any
@@ -157,8 +158,8 @@ class Service:
         from worker.engine.model import load
 
         settings = self._settings.model
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
+        # the event loop needs a core; step threads that wait for each other on a busy one cost more than they bring
+        torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // 2))
         began = time.monotonic()
         model = load(settings.source, settings.device, settings.id)
         batching = self._settings.batching

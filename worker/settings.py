@@ -77,7 +77,7 @@ class ModelSettings(Section):
     )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`.")
     threads: Positive | None = Field(
-        default=None, description="CPU threads of the model step; torch's default if not given."
+        default=None, description="CPU threads of the model step; half of the cores this process may use if not given."
     )
 
 
