@@ -58,9 +58,7 @@ def specs(topics: Topics, partitions: int, replication: int = 1) -> list[TopicSp
             "max.compaction.lag.ms": "60000",
         },
     }
-    return [
-        TopicSpec(name, partitions, {**common, **config}, replication) for name, config in configs.items()
-    ]
+    return [TopicSpec(name, partitions, {**common, **config}, replication) for name, config in configs.items()]
 
 
 def event_id(stream: str, partition: int, offset: int, number: int) -> str:

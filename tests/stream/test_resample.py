@@ -83,8 +83,7 @@ def test_a_copy_and_a_restored_state_go_on_with_the_same_bits(case, at):
     restored = Resampler(rate)
     restored.restore(msgpack.unpackb(msgpack.packb(original.state())))
     rests = [
-        np.concatenate([r.process(piece) for piece in pieces[at:]] + [r.flush()])
-        for r in (original, copied, restored)
+        np.concatenate([r.process(piece) for piece in pieces[at:]] + [r.flush()]) for r in (original, copied, restored)
     ]
     assert np.array_equal(rests[0], rests[1])
     assert np.array_equal(rests[0], rests[2])

@@ -48,9 +48,7 @@ RECORDS = st.one_of(
         metadata=METADATA,
         options=OPTIONS,
     ),
-    st.builds(
-        records.Audio, sequence=INT, position=INT, payload=st.binary(min_size=1), nonce=optional(NONCE)
-    ),
+    st.builds(records.Audio, sequence=INT, position=INT, payload=st.binary(min_size=1), nonce=optional(NONCE)),
     st.builds(records.Flush, id=text(1, 128), nonce=optional(NONCE), position=optional(INT)),
     st.builds(records.End, nonce=optional(NONCE), position=optional(INT)),
 )
@@ -116,8 +114,6 @@ SCALARS = (
 )
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(SCALARS.filter(lambda k: k == k), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(SCALARS.filter(lambda k: k == k), inner, max_size=4),
     max_leaves=12,
 )

@@ -78,8 +78,6 @@ def test_a_bad_stream_id_is_refused_at_its_author(stream, reason):
 
 
 def test_wire_imports_neither_kafka_nor_torch():
-    code = (
-        "import sys, wire; print([m for m in ('aiokafka', 'torch', 'numpy', 'worker') if m in sys.modules])"
-    )
+    code = "import sys, wire; print([m for m in ('aiokafka', 'torch', 'numpy', 'worker') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

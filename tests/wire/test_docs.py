@@ -12,9 +12,7 @@ from wire import REASONS, Audio, Start, Topics, encode_key, encode_record
 from wire.tables import FINALS, HEAD, OPTIONS, PARTIALS, RECORDS, REJECTED, WORD
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
-SECTIONS = {
-    part.splitlines()[0].strip("# "): part for part in re.split(r"^(?=#{2,3} )", PAGE, flags=re.MULTILINE)
-}
+SECTIONS = {part.splitlines()[0].strip("# "): part for part in re.split(r"^(?=#{2,3} )", PAGE, flags=re.MULTILINE)}
 TABLES = {
     **{f"Record: {name}": table for name, table in RECORDS.items()},
     **{f"Event: {name}": table for name, table in (FINALS | PARTIALS | REJECTED).items()},

@@ -245,6 +245,4 @@ def test_reject_keeps_the_first_64_kib_and_the_digest_of_all():
 
 
 def test_a_rejected_reason_of_a_newer_release_can_be_read():
-    assert (
-        codec.decode_rejected(msgpack.packb(REJECTED | {"reason": "from_tomorrow"})).reason == "from_tomorrow"
-    )
+    assert codec.decode_rejected(msgpack.packb(REJECTED | {"reason": "from_tomorrow"})).reason == "from_tomorrow"
