@@ -19,7 +19,8 @@ from wire.topics import Topics
 class LocalWorker:
     """`trunkline worker` in a process of its own: `with LocalWorker(servers, topics, model=...) as worker: ...`.
 
-    `settings` are further settings by their dotted names. It ends with the process that started it.
+    `settings` are further settings by their dotted names, `environment` further variables. It ends with the process
+    that started it.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class LocalWorker:
         group: str = "trunkline",
         settings: Mapping[str, object] | None = None,
         start_timeout_s: float = 180.0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._options: dict[str, object] = {
             "kafka.bootstrap_servers": servers,
@@ -44,6 +46,7 @@ class LocalWorker:
             **(settings or {}),
         }
         self._timeout = start_timeout_s
+        self._environment = dict(environment or {})
         self._process: guard.Guarded | None = None
         self._port = 0
         self._directory = tempfile.TemporaryDirectory(prefix="trunkline-worker-")  # lives as long as this object
@@ -54,6 +57,7 @@ class LocalWorker:
         flags = [text for name, value in self._options.items() for text in (f"--{name}", str(value))]
         # what the caller's environment sets for another worker must not reach this one
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
+        environment |= self._environment
         self._port = 0
         with self.log_file.open("ab") as output:
             self._written = output.tell()
@@ -63,6 +67,7 @@ class LocalWorker:
                 stderr=output,
                 env=environment,
                 grace_s=30.0,
+                remove=[self._directory.name],
             )
         if wait:
             self.wait_ready()

@@ -73,8 +73,8 @@ class Producer:
 
     async def start(self) -> None:
         """Connect and look the topic up. Raises ProducerError if that fails in `start_timeout` seconds."""
-        self._kafka = AIOKafkaProducer(**self._settings)
         try:
+            self._kafka = AIOKafkaProducer(**self._settings)
             async with asyncio.timeout(self._start_timeout):
                 await self._kafka.start()
                 # All topics, because asking for one by name would create it on a broker that allows that.
@@ -85,7 +85,7 @@ class Producer:
                         "create it with `trunkline topics create`"
                     )
                 self._partitions = sorted(await self._kafka.partitions_for(self.topic))
-        except (TimeoutError, KafkaError, OSError) as error:
+        except (TimeoutError, KafkaError, OSError, ValueError) as error:  # ValueError: an address that is none
             await self.stop()
             why = f"no answer in {self._start_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
             raise ProducerError(f"cannot reach Kafka at {self.bootstrap_servers}: {why}") from error

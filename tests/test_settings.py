@@ -41,7 +41,7 @@ def test_only_the_model_is_required_and_the_defaults_are_those_of_the_design():
     stream = settings.stream
     assert (stream.endpoint_ms, stream.max_utterance_ms, stream.idle_ms) == (800, 30_000, 60_000)
     assert settings.kafka.topics.audio == "audio.chunks"
-    assert problems([]) == ["model"]
+    assert problems([]) == ["model.source"]
 
 
 def test_a_section_without_its_required_setting_names_it(monkeypatch):

@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         if extra is None:
             raise
         print(
-            f"trunkline {command} needs {error.name}, which is not installed: pip install 'trunkline[{extra}]'",
+            f"trunkline {command} needs {error.name}, which is not installed. In a checkout: "
+            f"pip install --require-hashes -r deploy/{extra}.lock",
             file=sys.stderr,
         )
         return 1

@@ -32,8 +32,7 @@ FOUND_IN_STREAM: dict[str, str] = {
     "position_out_of_range": "The position lies further ahead of the stream than the deployment allows.",
     "look_ahead_not_supported": "The start asks for a look-ahead that the loaded model does not have.",
     "decoder_not_supported": "The start asks for a decoder that the loaded model does not have.",
-    "codec_not_available": "The Kafka batch is compressed with a codec that the worker has not installed.",
-    "not_admitted": "The deployment's settings do not accept this stream.",
+    "codec_not_available": "The Kafka batch is corrupt, or of a codec that is not installed; one for each offset.",
 }
 
 REASONS = FOUND_ALONE | FOUND_IN_STREAM

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from worker.engine.interface import UnsupportedModel
+from worker.engine.interface import ModelUnavailable, UnsupportedModel
 from worker.service import Service, StartError
 from worker.settings import Settings, SettingsError, load
 
@@ -31,6 +31,6 @@ def run(settings: Settings) -> int:
     )
     try:
         return asyncio.run(Service(settings).run())
-    except (StartError, UnsupportedModel, FileNotFoundError) as error:
+    except (StartError, ModelUnavailable, UnsupportedModel) as error:
         print(f"trunkline worker: {error}", file=sys.stderr)
         return 1

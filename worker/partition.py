@@ -129,9 +129,13 @@ class Partition:
             record = decode_record(value)
             self._route(stream, record, Source(offset, timestamp))
         except WireError as error:
-            self.deployment.metrics.rejected.labels(error.reason).inc()
-            rejected = reject(value, error.reason, str(error))
-            self.deployment.publisher.rejected(self.number, usable, offset, rejected)
+            self._reject(usable, value, offset, error)
+
+    def unreadable(self, offset: int, detail: str) -> None:
+        """The record at `offset` lies in a batch that cannot be unpacked: reject it without its bytes."""
+        self.next_offset = offset + 1
+        self.deployment.metrics.records.inc()
+        self._reject(None, None, offset, WireError("codec_not_available", detail))
 
     def heard(self, live: LiveStream, tokens: Tokens, last: bool) -> None:
         """Take what a step gave for one stream."""
@@ -173,6 +177,11 @@ class Partition:
         """Kafka timestamp, ms, of the oldest record not yet through the engine."""
         times = (live.oldest_unheard() for live in self._live)
         return min((t for t in times if t is not None), default=None)
+
+    def _reject(self, key: bytes | None, value: bytes | None, offset: int, error: WireError) -> None:
+        self.deployment.metrics.rejected.labels(error.reason).inc()
+        rejected = reject(value, error.reason, str(error))
+        self.deployment.publisher.rejected(self.number, key, offset, rejected)
 
     def _route(self, stream: str, record: Audio | Start | Flush | End, source: Source) -> None:
         live = self._streams.get(stream)

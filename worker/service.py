@@ -106,7 +106,7 @@ class Service:
             asyncio.create_task(stop.wait(), name="stop"),
             reading,
             asyncio.create_task(committer.run(reader.partitions), name="committer"),
-            asyncio.create_task(self._housekeeping(reader, scheduler, publisher), name="housekeeping"),
+            asyncio.create_task(self._housekeeping(reader, scheduler, publisher, engine), name="housekeeping"),
             failed,
             publisher.failed,
         ]
@@ -188,6 +188,8 @@ class Service:
         if done.rows:
             self._metrics.batch.observe(done.rows)
             self._metrics.step.observe(done.seconds)
+            self._metrics.encoder_calls.inc(done.calls["encoder"])
+            self._metrics.decoder_calls.inc(done.calls["decoder"])
             self._metrics.audio.inc(done.samples / engine.info.geometry.sample_rate)
         for work, tokens in done.results:
             live: LiveStream = work.feed.owner
@@ -198,8 +200,8 @@ class Service:
         limit = self._settings.batching.memory_mb * 1_000_000
         return scheduler.waiting_samples * BYTES_PER_SAMPLE > limit and not scheduler.idle
 
-    async def _housekeeping(self, reader: Reader, scheduler: Scheduler, publisher: Publisher) -> None:
-        rate, rebalances = 16000, 0
+    async def _housekeeping(self, reader: Reader, scheduler: Scheduler, publisher: Publisher, engine: Engine) -> None:
+        rate, rebalances = engine.info.geometry.sample_rate, 0
         while True:
             self._beat = time.monotonic()
             metrics, occupancy = self._metrics, scheduler.occupancy()

@@ -213,5 +213,7 @@ def _unknown_names(environ: Mapping[str, str]) -> list[str]:
 
 def _sentence(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
+    if where == "model" and item["type"] == "missing":
+        where = "model.source"  # the section is missing because its one required setting is
     found = "" if item["type"] == "missing" else f" (found {item['input']!r})"
-    return f"{where}: {item['msg']}{found}; environment {PREFIX}{where.upper().replace('.', '__')}"
+    return f"{where}: {item['msg']}{found}; flag --{where}, environment {PREFIX}{where.upper().replace('.', '__')}"

@@ -32,6 +32,7 @@ class FakeEngine:
         self.slots = slots
         self.held: list[Slot | None] = [None] * slots
         self.steps: list[list[Row]] = []
+        self.calls = {"encoder": 0, "decoder": 0}
         self._serial = 0
 
     def open(self, slot: int, mode: Mode) -> None:
@@ -49,6 +50,7 @@ class FakeEngine:
     def step(self, rows: Sequence[Row]) -> list[Tokens]:
         assert rows
         self.steps.append(list(rows))
+        self.calls = {name: count + 1 for name, count in self.calls.items()}
         assert len({row.slot for row in rows}) == len(rows), "a slot twice in one step"
         found = [self.held[row.slot] for row in rows]
         assert all(slot is not None for slot in found), "stepped a slot that was never opened"

@@ -65,6 +65,22 @@ def test_results_come_in_order_with_their_counts():
     assert [len(s) for s in collected.of("a") + collected.of("b")] == [4040, 4040]
 
 
+def test_sixteen_ready_streams_of_mixed_length_are_one_step_of_the_engine():
+    scheduler = Scheduler(GEOMETRY, 16, 16, 4)
+    engine = FakeEngine(16)
+    collected = Collected(engine, scheduler)
+    for number in range(16):
+        feed = scheduler.admit(FAST, number)
+        scheduler.push(feed, np.arange(200 + (number % 4) * 1280, dtype=np.float32))
+    collected.runner.start()
+    wait_until(lambda: scheduler.idle)
+    scheduler.stop()
+    collected.runner.join(5)
+    assert [len(rows) for rows in engine.steps] == [16]
+    assert len({len(row.samples) for row in engine.steps[0]}) == 4
+    assert [dict(done.calls) for done in collected.batches] == [{"encoder": 1, "decoder": 1}]
+
+
 def test_all_results_are_delivered_before_the_scheduler_is_idle():
     scheduler = Scheduler(GEOMETRY, 2, 2, 1)
     seen = []

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import jiwer
 import pytest
 
 from demo.score import references, word_error_rate
+from tests.conftest import require
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -17,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_demo_transcribes_eight_calls_and_ends_with_its_figures(kafka: str) -> None:
-    pytest.importorskip("nemo", reason="the worker needs the worker extra (torch, NeMo)")
+    require(find_spec("nemo"), "the worker needs the worker extra (torch, NeMo)")
     done = subprocess.run(
         [sys.executable, "-m", "demo", "--calls", "8", "--speed", "6"],
         cwd=ROOT,

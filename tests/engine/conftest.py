@@ -2,11 +2,15 @@
 
 import logging
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="the engine needs the worker extra (torch, NeMo)")
-pytest.importorskip("nemo", reason="the engine needs the worker extra (torch, NeMo)")
+from tests.conftest import require
+
+require(find_spec("torch") and find_spec("nemo"), "the engine needs the worker extra (torch, NeMo)")
+
+import torch  # noqa: E402
 
 from tests.engine.models import DEMO_MODELS, Pair, Zoo, unpack_tokenizer  # noqa: E402
 from worker.engine.model import load  # noqa: E402

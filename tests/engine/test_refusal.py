@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.models import CHUNKED, REGULAR_CAUSAL, STREAMABLE, Recipe, Zoo
+from tests.engine.models import CHUNKED, DEMO_MODELS, REGULAR_CAUSAL, STREAMABLE, Recipe, Zoo
+from worker.engine.interface import ModelUnavailable
 from worker.engine.model import UnsupportedModel, adopt, load
 
 REFUSED = {
@@ -68,5 +69,18 @@ def test_what_is_supported_is_not_refused(zoo: Zoo) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "absent.nemo"
-    with pytest.raises(FileNotFoundError, match=r"absent\.nemo"):
+    with pytest.raises(ModelUnavailable, match=r"absent\.nemo"):
         load(str(path), device="cpu")
+
+
+def test_a_file_that_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "broken.nemo"
+    path.write_bytes(b"no archive")
+    with pytest.raises(ModelUnavailable, match=r"broken\.nemo.*could not be read as a NeMo model"):
+        load(str(path), device="cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    with pytest.raises(ModelUnavailable, match=f"model.device is '{device}'"):
+        load(str(DEMO_MODELS / "demo.nemo"), device=device)

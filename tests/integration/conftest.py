@@ -45,6 +45,8 @@ class Round:
     batches: float  # steps with audio
     rows: float  # streams in them
     audio_s: float  # through the engine
+    encoder_calls: float
+    decoder_calls: float
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +97,8 @@ def calls(service: Service) -> Round:
     asyncio.run(_play(service, names))
     streams = [f"{source.call_id}/{channel}" for source in names for channel in (0, 1)]
     heard = service.outputs.ended(streams, timeout_s=180)
-    batches, rows, seconds = (now - then for now, then in zip(_steps(service.worker), before, strict=True))
-    return Round(offsets, heard, batches, rows, seconds)
+    figures = (now - then for now, then in zip(_steps(service.worker), before, strict=True))
+    return Round(offsets, heard, *figures)
 
 
 async def _play(service: Service, names: Sequence[object]) -> None:
@@ -106,12 +108,10 @@ async def _play(service: Service, names: Sequence[object]) -> None:
             assert progress.error is None
 
 
-def _steps(worker: LocalWorker) -> tuple[float, float, float]:
-    return (
-        worker.metric("trunkline_batch_streams_count"),
-        worker.metric("trunkline_batch_streams_sum"),
-        worker.metric("trunkline_audio_processed_seconds_total"),
-    )
+def _steps(worker: LocalWorker) -> list[float]:
+    names = ("batch_streams_count", "batch_streams_sum", "audio_processed_seconds_total")
+    calls = ("encoder_calls_total", "decoder_calls_total")
+    return [worker.metric(f"trunkline_{name}") for name in names + calls]
 
 
 def _probe(worker: LocalWorker) -> dict[str, int]:

@@ -90,13 +90,14 @@ async def talk(
 class Sender:
     """Puts any record or bytes on the audio topic, each partition's in order."""
 
-    def __init__(self, servers: str, topic: str) -> None:
+    def __init__(self, servers: str, topic: str, compression: str = "none") -> None:
         self.topic = topic
         self._client = Client(
             {
                 "bootstrap.servers": servers,
                 "enable.idempotence": True,
-                "linger.ms": 1,
+                "linger.ms": 50 if compression != "none" else 1,  # several records in a batch
+                "compression.type": compression,
                 "message.max.bytes": 4_000_000,
                 "partitioner": "murmur2_random",
             }

@@ -118,6 +118,9 @@ def test_partials_grow_into_their_utterance(calls: Round, service: Service) -> N
 
 def test_ready_streams_step_together(calls: Round) -> None:
     assert calls.rows / calls.batches > 4
+    # one encoder and one decoder call a step: a segment's end without a frame needs no encoder
+    assert calls.decoder_calls == calls.batches
+    assert 0.5 * calls.batches < calls.encoder_calls <= calls.batches
 
 
 def _audio(stream: str) -> tuple:

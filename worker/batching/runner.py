@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.batching.scheduler import Batch, Scheduler, Work
@@ -17,6 +17,7 @@ class Done:
     rows: int
     seconds: float
     samples: int
+    calls: Mapping[str, int]  # what the engine called for it: "encoder" and "decoder"
 
 
 class Runner(threading.Thread):
@@ -55,7 +56,9 @@ class Runner(threading.Thread):
                 self._engine.load(slot, feed.saved)
                 feed.saved = None
         rows = [work.row for work in batch.work if work.row is not None]
+        before = dict(self._engine.calls)
         tokens = iter(self._engine.step(rows)) if rows else iter(())
+        calls = {name: count - before[name] for name, count in self._engine.calls.items()}
         results = [(work, next(tokens) if work.row is not None else Tokens()) for work in batch.work]
         samples = sum(len(row.samples) for row in rows)
-        return Done(results, len(rows), time.perf_counter() - began, samples)
+        return Done(results, len(rows), time.perf_counter() - began, samples, calls)

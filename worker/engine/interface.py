@@ -100,6 +100,10 @@ class EngineInfo:
     decoders: tuple[str, ...]  # the first is the default
 
 
+class ModelUnavailable(Exception):
+    """The model cannot be loaded here; the text says what is wrong and what to do."""
+
+
 class UnsupportedModel(Exception):
     """The model cannot be streamed exactly. `problems` has one sentence a reason."""
 
@@ -113,6 +117,7 @@ class Engine(Protocol):
 
     info: EngineInfo
     slots: int
+    calls: dict[str, int]  # "encoder" and "decoder", so far
 
     def open(self, slot: int, mode: Mode) -> None:
         """Make `slot` fresh for a new stream: zeroed caches, the decoder's after-start state."""

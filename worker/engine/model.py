@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from worker.engine.interface import EngineInfo, Geometry, UnsupportedModel
+from worker.engine.interface import EngineInfo, Geometry, ModelUnavailable, UnsupportedModel
 
 WORD_START = "\u2581"
 
@@ -35,26 +35,44 @@ class SpeechModel:
 def load(source: str, device: str = "auto", model_id: str | None = None) -> SpeechModel:
     """Load a `.nemo` file or a Hugging Face name.
 
-    Raises FileNotFoundError if `source` is neither a file nor a name that can be fetched, UnsupportedModel if it cannot
-    be streamed exactly.
+    Raises ModelUnavailable if `source` is neither a model file nor a name that can be fetched, or `device` cannot be
+    used; UnsupportedModel if the model cannot be streamed exactly.
     """
     path = Path(source)
     if not path.is_file() and (path.suffix == ".nemo" or source.startswith((".", "/"))):
-        raise FileNotFoundError(f"no model file at {source!r}: give a .nemo file or a Hugging Face name")
+        raise ModelUnavailable(f"no model file at {source!r}: give a .nemo file or a Hugging Face name")
     from nemo.collections.asr.models import ASRModel  # half a minute the first time
 
-    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    target = _device(device)
     nemo_logger = logging.getLogger("nemo_logger")
     level = nemo_logger.level
     nemo_logger.setLevel(logging.ERROR)
     try:
         if path.is_file():
-            nemo = ASRModel.restore_from(str(path), map_location=target)
+            nemo = _restore(ASRModel, path, target)
         else:
             nemo = _fetch(ASRModel, source, target)
     finally:
         nemo_logger.setLevel(level)
     return adopt(nemo.to(target), model_id or identify(source, nemo))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelUnavailable(f"model.device is {name!r}, which this machine cannot use: {first}") from error
+    return device
+
+
+def _restore(kind: Any, path: Path, target: torch.device) -> Any:
+    try:
+        return kind.restore_from(str(path), map_location=target)
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelUnavailable(f"{str(path)!r} could not be read as a NeMo model ({detail})") from error
 
 
 def _fetch(kind: Any, source: str, target: torch.device) -> Any:
@@ -63,7 +81,7 @@ def _fetch(kind: Any, source: str, target: torch.device) -> Any:
         return kind.from_pretrained(source, map_location=target)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(
+        raise ModelUnavailable(
             f"no file {source!r}, and no model of that name could be had from Hugging Face: {first}"
         ) from error
 

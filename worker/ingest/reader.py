@@ -7,7 +7,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    UnsupportedCodecError,
+)
 
 from worker.delivery.offsets import Committer, read_committed
 from worker.partition import Partition
@@ -76,13 +82,11 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._rewind()
                 await self._retention_passed(error)
                 continue
-            for place, records in batches.items():
-                partition = self.partitions.get(place.partition)
-                if partition is None:  # taken away, or not restored yet: it will be read again
-                    continue
-                for record in records:
-                    if record.offset >= partition.next_offset:
-                        partition.accept(record.key, record.value, record.offset, record.timestamp)
+            except (UnsupportedCodecError, CorruptRecordException):
+                self._rewind()
+                await self._step_over()
+                continue
+            self._hand_over(batches)
 
     def stop_reading(self) -> None:
         self._stopping = True
@@ -167,6 +171,33 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             place = TopicPartition(self._settings.audio_topic, number)
             if place in self.consumer.assignment():
                 self.consumer.seek(place, partition.next_offset)
+
+    async def _step_over(self) -> None:
+        """Somewhere a batch cannot be unpacked: find it, reject its records, go on behind it.
+
+        The client names neither the partition nor the batch's end. So each partition is read by itself, and the one
+        that raises is moved on offset by offset: within the batch the broker sends the whole of it again.
+        """
+        for number, partition in list(self.partitions.items()):
+            place = TopicPartition(self._settings.audio_topic, number)
+            while self.partitions.get(number) is partition and place in self.consumer.assignment():
+                try:
+                    found = await self.consumer.getmany(place, timeout_ms=POLL_MS, max_records=1)
+                except (UnsupportedCodecError, CorruptRecordException) as error:
+                    partition.unreadable(partition.next_offset, str(error))
+                    self.consumer.seek(place, partition.next_offset)
+                    continue
+                self._hand_over(found)
+                break
+
+    def _hand_over(self, batches: dict[TopicPartition, Any]) -> None:
+        for place, records in batches.items():
+            partition = self.partitions.get(place.partition)
+            if partition is None:  # taken away, or not restored yet: it will be read again
+                continue
+            for record in records:
+                if record.offset >= partition.next_offset:
+                    partition.accept(record.key, record.value, record.offset, record.timestamp)
 
     async def _retention_passed(self, error: OffsetOutOfRangeError) -> None:
         """The log's start overtook the read position: go on from there; positions show the streams their gap."""

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         if options.command == "check":
             return asyncio.run(_check(topics, client))
         return asyncio.run(_list(topics, client))
-    except (KafkaError, TimeoutError) as error:
+    except (KafkaError, TimeoutError, ValueError) as error:  # ValueError: an address that is none
         print(f"Kafka at {options.bootstrap_servers}: {error or type(error).__name__}", file=sys.stderr)
         return 1
 
@@ -115,7 +115,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)

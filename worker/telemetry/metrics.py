@@ -44,6 +44,10 @@ class Metrics:
         self.queue = gauge("queue_audio_seconds", "Audio in memory that the engine has not taken.")
         self.batch = histogram("batch_streams", "Streams in a step.", BATCH_BUCKETS)
         self.step = histogram("step_duration_seconds", "Duration of a step: features, encoder, decoder.", STEP_BUCKETS)
+        self.encoder_calls = counter(
+            "encoder_calls_total", "Calls of the encoder; one a step, more when streams catch up."
+        )
+        self.decoder_calls = counter("decoder_calls_total", "Calls of the decoder; one a step.")
         self.audio = counter("audio_processed_seconds_total", "Audio that went through the engine.")
         self.partial_delay = histogram(
             "partial_delay_seconds",

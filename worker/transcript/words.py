@@ -24,11 +24,11 @@ class OpenWord:
     def close(self, origin: int, frame_ms: int, limit: int | None = None) -> Word:
         """The word in ms of stream time, none of it after `limit`; its confidence is the mean over its tokens."""
         mean = sum(self.confidences) / len(self.confidences)
-        # float32 rounding takes a probability past 1
+        # rounded, since float32 takes a probability past 1 and its last bits depend on the batch
         start, end = (origin + frame * frame_ms for frame in (self.start, self.end))
         if limit is not None:
             start, end = min(start, limit), min(end, limit)
-        return Word(self.text, start, end, min(mean, 1.0))
+        return Word(self.text, start, end, round(min(mean, 1.0), 4))
 
 
 class Hypothesis:
