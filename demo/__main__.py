@@ -113,6 +113,8 @@ async def _play(
 def _report(follower: Follower, calls: int, console: Console) -> int:
     rate, words = word_error_rate({stream: t.text for stream, t in follower.transcripts.items()})
     delays = follower.late()
+    if not delays:
+        raise RuntimeError("no partial transcript came")
     p50, p95 = percentile(delays, 50), percentile(delays, 95)
     finals = follower.late(finals=True)
     console.print()
