@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format typecheck lock bench-wire clean
+.PHONY: help venv demo test exact mutants lint format typecheck lock bench-calls bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,15 @@ demo: $(READY) ## Kafka, a worker and ten live calls on this machine: watch the 
 test: lint typecheck ## lint, types and all tests (at most 15 minutes); PYTEST_ARGS for a part
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+CASES ?= 5000
+SEED ?= $(shell date +%s)
+exact: $(READY) ## random models and sessions against NeMo offline: CASES=5000, SEED= to draw the same again
+	TRUNKLINE_TESTS_CASES=$(CASES) TRUNKLINE_TESTS_SEED=$(SEED) \
+		$(BIN)/python -m pytest tests/engine/test_random_models.py --timeout=0 $(PYTEST_ARGS)
+
+mutants: $(READY) ## deliberate faults, one at a time: the tests must catch each; MUTANTS= names some
+	$(BIN)/python tests/mutants/run.py $(MUTANTS)
+
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,6 +60,9 @@ lock: $(READY) ## the locks again from pyproject.toml; LOCK_ARGS=--upgrade for n
 	$(COMPILE) --extra worker --constraints requirements.lock --output-file deploy/worker.lock
 	$(COMPILE) --constraints requirements.lock --output-file deploy/producer.lock
 	@! grep -nE '^-|://' $(LOCKS) || { echo "a lock names a host or an option" >&2; exit 1; }
+
+bench-calls: $(READY) ## how many real-time calls this machine carries
+	$(BIN)/python -m bench.realtime_calls
 
 bench-wire: $(READY) ## what decoding one record costs
 	$(BIN)/python -m bench.wire_decode

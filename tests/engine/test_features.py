@@ -16,7 +16,7 @@ from worker.engine.features import LogMel
 TOLERANCE = 1e-4
 
 FRONT_ENDS: dict[str, dict[str, Any]] = {
-    "demo": {"features": 80, "window_size": 0.025},  # NeMo's default of 0.02 ends just before the next hop
+    "demo": {"features": 80, "window_size": 0.025},  # NeMo's default, 0.02, never reaches past the last sample
     "128-mels": {"features": 128},
     "8-khz": {"features": 64, "sample_rate": 8000, "n_fft": 256},
     "clamped-magnitudes": {"features": 40, "mag_power": 1.0, "log_zero_guard_type": "clamp", "window": "hamming"},

@@ -1,0 +1,54 @@
+"""The suite sees deliberate faults: three of them here, all of them with `make mutants`."""
+
+import subprocess
+import sys
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.run import HERE, ROOT, Mutant, apply, copy_tree
+
+THREE = ("scalar-length-fast", "look-ahead-mixed", "scheduler-takes-twice")
+
+
+def mutate(*names: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(HERE / "run.py"), "--at-once", *names]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_three_faults_are_caught() -> None:
+    pytest.importorskip("nemo", reason="the engine needs the worker extra (torch, NeMo)")
+    done = mutate(*THREE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 of 3 caught" in done.stdout
+
+
+def test_every_patch_names_its_fault_and_tests_and_still_applies(tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    for path in sorted(HERE.glob("*.patch")):
+        mutant = Mutant.read(path)
+        for test in mutant.tests:
+            assert (ROOT / test.partition("::")[0]).is_file(), f"{path.name} names {test}"
+        assert apply(mutant, tmp_path) == "", path.name
+        assert apply(mutant, tmp_path, "--reverse") == "", path.name
+
+
+def test_a_fault_that_no_test_sees_is_reported(tmp_path: Path) -> None:
+    """A patch that changes nothing but a docstring survives, and the command fails."""
+    patch = HERE / "scheduler-takes-twice.patch"
+    name = "worker/batching/feed.py"
+    source = (ROOT / name).read_text().splitlines(keepends=True)
+    harmless = tmp_path / "harmless.patch"
+    harmless.write_text(
+        patch.read_text().partition("--- ")[0]
+        + "".join(unified_diff(source, ['"""One stream."""\n', *source[1:]], f"a/{name}", f"b/{name}"))
+    )
+    stale = tmp_path / "stale.patch"
+    stale.write_text(patch.read_text().replace("in_flight", "under_way"))
+    done = mutate(str(harmless.with_suffix("")), str(stale.with_suffix("")))
+    assert done.returncode == 1
+    assert "SURVIVED" in done.stdout
+    assert "NO LONGER APPLIES" in done.stdout
+    assert "0 of 2 caught" in done.stdout
