@@ -35,15 +35,23 @@ def main() -> int:
     options = _options()
     console = Console(stderr=False)
     began = time.monotonic()
+    servers = ""
     try:
         console.print("Starting Apache Kafka (the first time, Maven fetches it) ...")
         with broker() as servers:
             return asyncio.run(_demo(servers, options, console, began))
-    except (KafkaUnavailable, KafkaError, RuntimeError, TimeoutError) as error:
-        console.print(f"The demo failed: {error or type(error).__name__}", style="red", markup=False)
+    except KafkaError as error:
+        _failed(console, f"Kafka at {servers} cannot be used: {error}")
+        return 1
+    except (KafkaUnavailable, RuntimeError, TimeoutError) as error:
+        _failed(console, f"{error or type(error).__name__}")
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _failed(console: Console, why: str) -> None:
+    console.print(f"The demo failed: {why}", style="red", markup=False, soft_wrap=True)
 
 
 def _options() -> argparse.Namespace:
