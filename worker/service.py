@@ -66,7 +66,7 @@ class Service:
             loop.add_signal_handler(number, stop.set)
         await self._check_topics()
         self._starting = "loading the model"
-        engine = await loop.run_in_executor(None, self._load_engine)
+        engine = await self._load_unless(stop)
         mode = self._mode(engine)
         scheduler = Scheduler(
             engine.info.geometry,
@@ -150,6 +150,19 @@ class Service:
             raise StartError(f"Kafka at {kafka.bootstrap_servers}: {error}") from error
         if problems:
             raise StartError("the topics are not as the worker needs them:\n" + "\n".join(f"  - {p}" for p in problems))
+
+    async def _load_unless(self, stop: asyncio.Event) -> Engine:
+        """Load the model; a stop in that time ends the process at once, since nothing is owned or owed yet."""
+        loading = asyncio.get_running_loop().run_in_executor(None, self._load_engine)
+        stopping = asyncio.create_task(stop.wait())
+        either: list[asyncio.Future[Any]] = [loading, stopping]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            log.info("told to stop while loading the model")
+            logging.shutdown()
+            os._exit(0)  # an orderly exit would wait for the thread that loads
+        stopping.cancel()
+        return loading.result()
 
     def _load_engine(self) -> Engine:
         import torch

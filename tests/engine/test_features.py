@@ -54,7 +54,7 @@ class Ear:
         batch = torch.stack([torch.nn.functional.pad(signal, (0, size - len(signal))) for signal in signals])
         lasts = [last for _, last in pieces.values()]
         frames = torch.tensor([self.features.frames(len(s), last) for s, last in zip(signals, lasts, strict=True)])
-        mel, tails = self.features(batch, length, frames)
+        mel, tails = self.features(batch, length, frames, int(frames.max()))
         for i, b in enumerate(pieces):
             rest = len(signals[i]) - int(frames[i]) * self.features.hop
             assert lasts[i] or rest <= self.features.tail_size

@@ -4,6 +4,9 @@ import re
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -106,3 +109,31 @@ def test_all_wrong_settings_are_named_at_once() -> None:
     assert done.returncode == 2
     assert all(name in done.stderr for name in [*flags, "model.source"])
     assert "Traceback" not in done.stderr
+
+
+def test_a_stop_while_the_model_loads_ends_the_worker_at_once(kafka: str) -> None:
+    with own_topics(kafka) as names:
+        loading = worker(kafka, names)
+        loading.start(wait=False)
+        deadline = time.monotonic() + 60
+        while _ready_page(loading) != "loading the model\n":
+            assert time.monotonic() < deadline, loading.log_tail()
+            time.sleep(0.05)
+        began = time.monotonic()
+        assert loading.stop() == 0, loading.log_tail()
+        assert time.monotonic() - began < 10
+        assert "told to stop while loading the model" in loading.log_tail()
+
+
+def _ready_page(loading: LocalWorker) -> str:
+    try:
+        return loading.get("/readyz")
+    except OSError:
+        pass
+    try:
+        urllib.request.urlopen(f"{loading.address}/readyz", timeout=5)
+    except urllib.error.HTTPError as error:
+        return str(error.read().decode())
+    except OSError:
+        pass
+    return ""

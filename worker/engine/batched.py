@@ -122,7 +122,7 @@ class BatchedEngine(ABC):
             signal[b, tail[b] : length[b]] = row.samples
         audio = torch.from_numpy(signal).to(self._device)
         audio[:, : self._features.tail_size] += self._arenas.gather("audio", index)
-        mels, rest = self._features(audio, self._to_device(length), self._to_device(fresh))
+        mels, rest = self._features(audio, self._to_device(length), self._to_device(fresh), int(fresh.max()))
         self._arenas.scatter("audio", index, rest)
         self._counters["tail"][slots] = length - fresh * self._features.hop
         return mels

@@ -49,14 +49,13 @@ class LogMel:
         need = self.lead if last else self.size + 1 - self.hop
         return max(0, (length - need) // self.hop)
 
-    def __call__(self, signal: Tensor, length: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, signal: Tensor, length: Tensor, frames: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Frames and new tails of a batch.
 
         signal: (B, N) float32, each row its tail then its new samples, left-aligned, zeros after; length: (B,);
-        frames: (B,) as `frames()` gives them. Returns mel (B, max frames, bands), zero past each row's own, and
-        tails (B, tail_size), left-aligned, zero past each row's `length - frames * hop`.
+        frames: (B,) as `frames()` gives them; count: their maximum, known to the host. Returns mel (B, count, bands),
+        zero past each row's own, and tails (B, tail_size), left-aligned, zero past each row's `length - frames * hop`.
         """
-        count = int(frames.max())
         emphasised = signal[:, 1:] - self._preemphasis * signal[:, :-1]
         emphasised = emphasised.masked_fill(~valid(length - 1, emphasised.shape[1]), 0.0)
         missing = (count - 1) * self.hop + self.size - emphasised.shape[1]
