@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test exact mutants lint format typecheck lock bench-calls bench-wire clean
+.PHONY: help venv demo test exact mutants lint format typecheck lock bench-calls bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ lock: $(READY) ## the locks again from pyproject.toml; LOCK_ARGS=--upgrade for n
 
 bench-calls: $(READY) ## how many real-time calls this machine carries
 	$(BIN)/python -m bench.realtime_calls
+
+bench-step: $(READY) ## a step of the fast engine against the reference engine's
+	$(BIN)/python -m bench.engine_step
 
 bench-wire: $(READY) ## what decoding one record costs
 	$(BIN)/python -m bench.wire_decode
