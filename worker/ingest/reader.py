@@ -45,6 +45,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._restoring: dict[int, asyncio.Task[None]] = {}
         self._stopping = False
         self._paused = False
+        self._fault: BaseException | None = None
         self.partitions: dict[int, Partition] = {}
         self.rebalances = 0
         self.consumer = AIOKafkaConsumer(
@@ -70,8 +71,10 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             await self.consumer.start()
 
     async def run(self) -> None:
-        """Read until `stop_reading`."""
+        """Read until `stop_reading`. Raises what made a partition's restore fail."""
         while not self._stopping:
+            if self._fault is not None:
+                raise self._fault
             self._throttle()
             try:
                 batches = await self.consumer.getmany(timeout_ms=PAUSED_POLL_MS if self._paused else POLL_MS)
@@ -119,7 +122,9 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self.rebalances += 1
         log.info("partitions assigned: %s", sorted(place.partition for place in assigned))
         for place in assigned:
-            self._restoring[place.partition] = asyncio.create_task(self._restore(place))
+            task = asyncio.create_task(self._restore(place))
+            task.add_done_callback(self._restored)
+            self._restoring[place.partition] = task
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         for task in self._restoring.values():
@@ -139,6 +144,11 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             partition.drop()
         self.partitions.clear()
 
+    def _restored(self, task: "asyncio.Task[None]") -> None:
+        """A restore that fails unforeseen must not leave its partition unread without a word."""
+        if not task.cancelled() and task.exception() is not None:
+            self._fault = task.exception()
+
     async def _restore(self, place: TopicPartition) -> None:
         """Begin to read a partition where its last commit says."""
         while True:
@@ -149,6 +159,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             except KafkaError as error:
                 log.warning("partition %d cannot be restored yet: %r", place.partition, error)
                 await asyncio.sleep(1.0)
+        if place not in self.consumer.assignment():  # taken away meanwhile
+            return
         resume, read = (first, first) if committed is None else (committed.resume, committed.read)
         if resume < first:
             log.error(
