@@ -129,7 +129,8 @@ def _report(follower: Follower, calls: int, console: Console) -> int:
     console.print(f"Word error rate      {rate:.1%} of {words} words (the model is small; see demo/NOTICE.md)")
     console.print(f"Delay of partials    p50 {p50:.0f} ms, p95 {p95:.0f} ms, beyond the chunk that they complete")
     console.print(f"Delay of finals      p50 {percentile(finals, 50):.0f} ms, p95 {percentile(finals, 95):.0f} ms")
-    console.print('Next: README.md, section "Your own calls"; docs/wire.md for producers in other languages.')
+    where = 'Next: README.md, section "Your own calls"; docs/wire.md for producers in other languages.'
+    console.print(where, soft_wrap=True)
     summary = {
         "calls": calls,
         "words": words,
