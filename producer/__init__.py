@@ -7,7 +7,8 @@
 Needs neither torch nor the worker.
 """
 
-from producer.call import Call, StereoCall, channels
+from producer.call import Call
 from producer.client import DeliveryError, Producer, ProducerError
+from producer.stereo import StereoCall, channels
 
 __all__ = ["Call", "DeliveryError", "Producer", "ProducerError", "StereoCall", "channels"]

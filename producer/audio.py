@@ -1,40 +1,67 @@
-"""Audio files, read as they are played."""
+"""Audio files, read as payloads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from wire.records import SAMPLE_RATES
+from producer.encode import encode
+from wire.records import BYTES_PER_SAMPLE, SAMPLE_RATES, Encoding
 
 SUFFIXES = (".wav", ".flac", ".ogg")
+
+# libsndfile's names of what the wire has too; other integers of up to 16 bits are exact in pcm_s16le, and so is
+# speech in the lossy and the longer formats, as far as a recogniser hears.
+_OWN: dict[str, Encoding] = {"FLOAT": "pcm_f32le", "DOUBLE": "pcm_f32le", "ULAW": "mulaw", "ALAW": "alaw"}
+_SIXTEEN_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 
 
 class UnsupportedAudio(ValueError):
     """A file that cannot be played; the text says which and why."""
 
 
+class Sound(Protocol):
+    """Audio to be played: a context manager. frames: samples of a channel in all."""
+
+    sample_rate: int
+    channels: int
+    encoding: Encoding
+    frames: int
+
+    def blocks(self, frames: int) -> Iterator[Sequence[bytes]]: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class AudioFile:
     """A WAV, FLAC or OGG file with its own sample rate and channels; a context manager.
 
-    Raises UnsupportedAudio if it is not such a file, or at a rate that the contract does not have.
+    encoding: of the payloads; by default the file's own where the wire has it (mu-law, A-law, float), else
+    pcm_s16le. Mu-law and A-law bytes come through as they are. Raises UnsupportedAudio if it is not such a file, or at
+    a rate that the contract does not have.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: Encoding | None = None) -> None:
         self.path = path
         try:
             self._file = soundfile.SoundFile(path)
-        except (soundfile.LibsndfileError, OSError) as error:
+        except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: a headerless .raw
             raise UnsupportedAudio(f"{path}: {getattr(error, 'error_string', error)}") from error
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int = self._file.frames
+        own = _OWN.get(self._file.subtype, "pcm_s16le")
+        self.encoding: Encoding = encoding or own
+        self._as_is = self.encoding == own and own in ("mulaw", "alaw")
         if self.sample_rate not in SAMPLE_RATES:
             self.close()
             rates = ", ".join(map(str, SAMPLE_RATES))
@@ -44,22 +71,35 @@ class AudioFile:
     def seconds(self) -> float:
         return self.frames / self.sample_rate
 
-    def blocks(self, frames: int) -> Iterator[NDArray[np.float32]]:
-        """Float samples in -1 to 1, [frames, channels], the last block shorter; exact for 16 and 24 bits.
+    def blocks(self, frames: int) -> Iterator[Sequence[bytes]]:
+        """Payloads of `frames` samples, one for each channel; the last ones shorter.
 
         Raises UnsupportedAudio if the file is damaged.
         """
-        # The binding seeks after every read, which in FLAC costs as much as decoding: a second at a time.
-        while len(second := self._read(frames * -(-self.sample_rate // frames))):
-            for start in range(0, len(second), frames):
-                yield second[start : start + frames]
+        # About a second at a time: the binding seeks after every read, which in FLAC costs as much as decoding.
+        read = self._read_bytes if self._as_is else self._read_samples
+        whole = frames * -(-self.sample_rate // frames)
+        width = BYTES_PER_SAMPLE[self.encoding]
+        while (second := read(whole)) and second[0]:
+            yield from cut(second, frames * width)
 
-    def _read(self, frames: int) -> NDArray[np.float32]:
+    def _read_samples(self, frames: int) -> list[bytes]:
+        kind = "int16" if self._file.subtype in _SIXTEEN_BITS else "float32"
         try:
-            block: NDArray[np.float32] = self._file.read(frames, dtype="float32", always_2d=True)
+            block = self._file.read(frames, dtype=kind, always_2d=True)
+            return [encode(np.ascontiguousarray(block[:, c]), self.encoding) for c in range(self.channels)]
         except soundfile.LibsndfileError as error:
             raise UnsupportedAudio(f"{self.path}: {error.error_string}") from error
-        return block
+        except ValueError as error:
+            raise UnsupportedAudio(f"{self.path}: {error}") from error
+
+    def _read_bytes(self, frames: int) -> list[bytes]:
+        # libsndfile can read bytes undecoded, but its Python binding has no public name for it. Decoding and encoding
+        # again would do but for mu-law's two zeros.
+        data = bytearray(frames * self.channels)
+        pointer: Any = soundfile._ffi.from_buffer(data)
+        read = soundfile._snd.sf_read_raw(self._file._file, pointer, len(data))
+        return split(bytes(data[:read]), self.channels, 1)
 
     def close(self) -> None:
         self._file.close()
@@ -71,6 +111,20 @@ class AudioFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def cut(payloads: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
+    """Equally long payloads of several channels in pieces of `size` bytes; the last ones shorter."""
+    for start in range(0, len(payloads[0]), size):
+        yield [payload[start : start + size] for payload in payloads]
+
+
+def split(frames: bytes, channels: int, width: int) -> list[bytes]:
+    """Interleaved samples of `width` bytes, as one payload for each channel."""
+    if channels == 1:
+        return [frames]
+    samples = np.frombuffer(frames, np.uint8).reshape(-1, channels, width)
+    return [samples[:, channel].tobytes() for channel in range(channels)]
 
 
 def find(paths: list[Path]) -> list[Path]:

@@ -1,19 +1,14 @@
-"""One stream of audio, from its start record to its end record, and a call of several such streams."""
+"""One stream of audio, from its start record to its end record."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-import time
-from collections import deque
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from aiokafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from producer.client import DeliveryError, Producer
@@ -26,15 +21,12 @@ log = logging.getLogger(__name__)
 # A piece up to this long goes out as it came; a longer one would make its listener wait.
 LONGEST_RECORD_S = 1.0
 # For the end record of a call whose delivery has already failed.
-LAST_TRY_S = 5.0
+LAST_TRY_S = 2.0
+# With room in the queue nothing in `send` waits; a caller in a tight loop must still let others run.
+YIELD_RECORDS = 32
 
 AudioData = bytes | bytearray | memoryview | NDArray[Any]
-
-
-class _Sent(NamedTuple):
-    position: int  # of the first sample that is lost if this record is
-    deadline: float
-    confirmed: asyncio.Future[Any]
+WhenFull = Literal["wait", "drop"]
 
 
 class Call:
@@ -42,10 +34,12 @@ class Call:
 
     stream_id: the Kafka key, one stream in the whole topic. sample_rate in Hz. call_id, channel, language
     and metadata come back with every transcript event. options: what this stream asks of the worker.
-    record_ms: size of the records that a piece longer than a second is cut into.
+    record_ms: size of the records that a piece longer than a second is cut into. when_full: what `send` does while
+    the producer's queue is full: `wait`, or `drop` the piece, which readers of the transcript see as a *gap*; for a
+    live source that cannot wait. dropped: samples dropped so.
 
     Leaving the context waits until Kafka has confirmed every record, and sends *end* also when the body
-    failed; the body's exception goes on. Raises DeliveryError, naming the first position not confirmed, and
+    failed; the body's exception goes on. Raises DeliveryError, naming the audio not confirmed, and
     WireError for values that the contract does not allow.
     """
 
@@ -62,6 +56,7 @@ class Call:
         metadata: Metadata | None = None,
         options: Options | None = None,
         record_ms: int = 100,
+        when_full: WhenFull = "wait",
     ) -> None:
         self.stream_id = stream_id
         self.start = Start(
@@ -74,16 +69,17 @@ class Call:
             metadata=dict(metadata or {}),
             options=options or Options(),
         )
-        self.position = 0  # samples sent so far
+        self.position = 0  # samples sent or dropped so far
         self.sequence = 0  # audio records sent so far
+        self.dropped = 0
         self._producer = producer
         self._key = encode_key(stream_id)
         self._width = BYTES_PER_SAMPLE[encoding]
         self._longest = int(LONGEST_RECORD_S * sample_rate) * self._width
         self._piece = max(1, record_ms * sample_rate // 1000) * self._width
+        self._drops = when_full == "drop"
         self._partition = 0
-        self._sent: deque[_Sent] = deque()
-        self._failure: DeliveryError | None = None
+        self._receipt = _Receipt()
         self._open = False
         # One record after another, also when tasks share a call.
         self._turn = asyncio.Lock()
@@ -91,38 +87,41 @@ class Call:
     @property
     def confirmed(self) -> int:
         """Samples from the start of the stream that Kafka has confirmed."""
-        self._settle()
-        return self._sent[0].position if self._sent else self.position
+        return self._receipt.position
 
-    async def send(self, audio: AudioData) -> None:
+    async def send(self, audio: AudioData) -> bool:
         """Send samples: bytes in the stream's encoding, or a mono int16 or float array, which is encoded.
 
-        Waits while Kafka is slower than the caller. Raises ValueError for bytes that end inside a sample,
-        DeliveryError when this or an earlier record is not confirmed in time.
+        Waits while the producer's queue is full, or drops: False if some of it was dropped. Raises ValueError for
+        bytes that end inside a sample and for floats that are not finite, DeliveryError when this or an earlier
+        record is not confirmed in time.
         """
         payload = encode(audio, self.start.encoding) if isinstance(audio, np.ndarray) else bytes(audio)
         if len(payload) % self._width:
             raise ValueError(f"audio has {len(payload)} bytes; {self.start.encoding} takes a multiple of {self._width}")
-        step = self._piece if len(payload) > self._longest else max(len(payload), 1)
+        before = self.dropped
         async with self._turn:
-            self._check_open()
-            for start in range(0, len(payload), step):
-                piece = payload[start : start + step]
-                await self._put(Audio(self.sequence, self.position, piece, self.start.nonce))
-                self.sequence += 1
-                self.position += len(piece) // self._width
+            if len(payload) <= self._longest:
+                if payload:
+                    await self._send(payload)
+            else:
+                for start in range(0, len(payload), self._piece):
+                    await self._send(payload[start : start + self._piece])
+        return self.dropped == before
 
     async def flush(self, id: str | None = None) -> str:
         """Ask for everything sent so far to be made final; a marker event answers with the id returned."""
         id = id or secrets.token_hex(8)
         async with self._turn:
             self._check_open()
-            await self._put(Flush(id, self.start.nonce, self.position))
+            if not self._drops:
+                await self._room()
+            self._put(Flush(id, self.start.nonce, self.position))
         return id
 
     async def __aenter__(self) -> Self:
         self._partition = self._producer.partition(self._key)
-        await self._put(self.start)
+        self._put(self.start)
         self._open = True
         return self
 
@@ -141,121 +140,115 @@ class Call:
         except DeliveryError as failure:
             if error is None:
                 raise
-            if error is not failure:
+            if not (isinstance(error, DeliveryError) and error.stream_id == self.stream_id):
                 error.add_note(str(failure))
+
+    async def _send(self, payload: bytes) -> None:
+        """One audio record, or a hole in its place."""
+        self._check_open()
+        samples = len(payload) // self._width
+        if not self._producer.has_room():
+            if self._drops:
+                self._drop(samples)
+                return
+            await self._room()
+        self._put(Audio(self.sequence, self.position, payload, self.start.nonce), samples)
+        self.sequence += 1
+        self.position += samples
+        if self.sequence % YIELD_RECORDS == 0:
+            await asyncio.sleep(0)
+
+    async def _room(self) -> None:
+        """Wait until the queue takes more; at the deadline the call has failed."""
+        try:
+            await self._producer.room()
+        except TimeoutError:
+            self._receipt.fail(self._receipt.position, f"no room in {self._producer.delivery_timeout:g} s")
+
+    def _drop(self, samples: int) -> None:
+        """Positions run on and the sequence does not: so the worker knows at once that this will not come."""
+        if self._receipt.failure:
+            raise self._failed()
+        if not self.dropped:
+            log.warning(
+                "call %s: the queue is full; audio is dropped from %.3f s on",
+                self.stream_id,
+                self.position / self.start.sample_rate,
+            )
+        self.dropped += samples
+        self.position += samples
+
+    def _put(self, record: Record, samples: int = 0) -> None:
+        """Queue a record behind the ones before it."""
+        if self._receipt.failure:
+            raise self._failed()
+        value = encode_record(record)
+        self._receipt.open += 1
+        self._producer.put(self._partition, self._receipt, self._key, value, self.position, self.position + samples)
 
     async def _end(self) -> None:
         async with self._turn:
             self._open = False
             end = End(self.start.nonce, self.position)
-            try:
-                await self._put(end)
-            except DeliveryError:
+            if self._receipt.failure:
                 await self._last_try(end)
-                raise
-            wait = self._sent[-1].deadline - time.monotonic()
-            await asyncio.wait(
-                [sent.confirmed for sent in self._sent],
-                timeout=max(wait, 0),
-                return_when=asyncio.FIRST_EXCEPTION,
-            )
-            self._settle()
-            if self._sent and not self._failure:
-                self._fail(self._sent[0].position, f"no answer in {self._producer.delivery_timeout:g} s")
-            if self._failure:
-                raise self._failure
-
-    async def _put(self, record: Record) -> None:
-        """Queue a record behind the ones before it."""
-        self._settle()
-        if self._failure:
-            raise self._failure
-        deadline = time.monotonic() + self._producer.delivery_timeout
-        try:
-            confirmed = await self._producer.send(self._key, self._partition, encode_record(record))
-        except (KafkaError, TimeoutError) as error:
-            self._settle()
-            first = self._sent[0].position if self._sent else self.position
-            reason = f"no room in {self._producer.delivery_timeout:g} s" if not str(error) else str(error)
-            raise self._fail(first, reason) from error
-        self._sent.append(_Sent(self.position, deadline, asyncio.ensure_future(confirmed)))
+            else:
+                self._put(end)
+                await self._receipt.complete()
+            if self._receipt.failure:
+                raise self._failed()
 
     async def _last_try(self, end: End) -> None:
-        """Records are lost, but a worker that gets this need not wait for more."""
+        """Records are not confirmed, but a worker that gets this need not wait for more."""
+        receipt = _Receipt()
+        receipt.open = 1
+        self._producer.put(self._partition, receipt, self._key, encode_record(end), self.position, self.position)
         try:
             async with asyncio.timeout(LAST_TRY_S):
-                await (await self._producer.send(self._key, self._partition, encode_record(end)))
-        except (KafkaError, TimeoutError):
+                await receipt.complete()
+        except TimeoutError:
             pass
 
-    def _settle(self) -> None:
-        """Forget records that are confirmed; notice the first that failed or is overdue."""
-        while self._sent and self._sent[0].confirmed.done():
-            position, _, confirmed = self._sent.popleft()
-            error = confirmed.exception()
-            if error is not None:
-                self._fail(position, f"{type(error).__name__}: {error}")
-        if self._sent and self._sent[0].deadline < time.monotonic():
-            self._fail(self._sent[0].position, f"no answer in {self._producer.delivery_timeout:g} s")
-
-    def _fail(self, position: int, reason: str) -> DeliveryError:
-        if self._failure is None:
-            self._failure = DeliveryError(self.stream_id, position, self.start.sample_rate, reason)
-        return self._failure
+    def _failed(self) -> DeliveryError:
+        assert self._receipt.failure is not None
+        position, reason = self._receipt.failure
+        return DeliveryError(self.stream_id, position, self.position, self.start.sample_rate, reason)
 
     def _check_open(self) -> None:
         if not self._open:
             raise RuntimeError(f"call {self.stream_id} is not open: use it in `async with`")
 
 
-def channels(call_id: str, count: int) -> list[str]:
-    """The stream ids of a call: `<call>/0`, `<call>/1`, ...; a call of one channel is its own stream."""
-    return [call_id] if count == 1 else [f"{call_id}/{index}" for index in range(count)]
+class _Receipt:
+    """What became of a stream's records. open: records that are still under way."""
 
+    def __init__(self) -> None:
+        self.open = 0
+        self.position = 0  # samples confirmed from the stream's start
+        self.failure: tuple[int, str] | None = None  # first position not confirmed, and why
+        self._done: asyncio.Future[None] | None = None
 
-class StereoCall:
-    """A call of several channels, each a stream of its own, which share the call id.
+    def confirmed(self, end: int) -> None:
+        self.open -= 1
+        if self.failure is None:
+            self.position = end
+        self._wake()
 
-    channel_names: one a channel; their number is that of the channels. Further keyword arguments are those of
-    `Call`.
-    """
+    def lost(self, position: int, reason: str) -> None:
+        self.open -= 1
+        self.fail(position, reason)
 
-    def __init__(
-        self,
-        producer: Producer,
-        call_id: str,
-        channel_names: Sequence[str | None] = ("0", "1"),
-        **call: Any,
-    ) -> None:
-        self.call_id = call_id
-        self.calls = [
-            Call(producer, stream_id, call_id=call_id, channel=name, **call)
-            for stream_id, name in zip(channels(call_id, len(channel_names)), channel_names, strict=True)
-        ]
-        self._stack = AsyncExitStack()
+    def fail(self, position: int, reason: str) -> None:
+        if self.failure is None:
+            self.failure = position, reason
+        self._wake()
 
-    async def send(self, frames: NDArray[Any]) -> None:
-        """Send int16 or float samples [n, channels]. Raises ValueError for another number of channels."""
-        if frames.ndim != 2 or frames.shape[1] != len(self.calls):
-            raise ValueError(f"audio must have shape [n, {len(self.calls)}], found {list(frames.shape)}")
-        for index, call in enumerate(self.calls):
-            await call.send(np.ascontiguousarray(frames[:, index]))
+    async def complete(self) -> None:
+        """Return when every record is confirmed, or one is lost."""
+        if self.open and self.failure is None:
+            self._done = asyncio.get_running_loop().create_future()
+            await self._done
 
-    async def flush(self, id: str | None = None) -> str:
-        """Flush every channel with one id."""
-        id = id or secrets.token_hex(8)
-        for call in self.calls:
-            await call.flush(id)
-        return id
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            for call in self.calls:
-                await stack.enter_async_context(call)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+    def _wake(self) -> None:
+        if self._done is not None and not self._done.done() and (not self.open or self.failure):
+            self._done.set_result(None)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Self
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
+from producer.connection import Connection
+from producer.outbox import Outbox, Sink
 from wire.topics import Topics
-
-log = logging.getLogger(__name__)
-
-# Little against a record of 100 ms, enough for the calls of one partition to share a request.
-LINGER_MS = 5
-# A client buffers one batch a partition and then blocks: this holds some records of each of many calls.
-MAX_BATCH_BYTES = 128 * 1024
-# Stopping after all calls have ended takes milliseconds; without a broker it would never return.
-STOP_TIMEOUT_S = 5.0
 
 
 class ProducerError(RuntimeError):
@@ -29,22 +18,32 @@ class ProducerError(RuntimeError):
 
 
 class DeliveryError(ProducerError):
-    """Kafka has not confirmed a call's records. `position`: index of the first sample not confirmed."""
+    """Kafka has not confirmed all of a stream's records in time.
 
-    def __init__(self, stream_id: str, position: int, sample_rate: int, reason: str) -> None:
-        super().__init__(
-            f"call {stream_id}: not confirmed from position {position} ({position / sample_rate:.3f} s) on: {reason}"
+    position: index of the first sample not confirmed. sent: samples sent in all; equal to `position` when only a
+    record without audio (the end, a flush) is not confirmed. sample_rate in Hz. Not confirmed is not lost: it may
+    have reached Kafka, or reach it yet.
+    """
+
+    def __init__(self, stream_id: str, position: int, sent: int, sample_rate: int, reason: str) -> None:
+        first, last = (f"{samples} ({samples / sample_rate:.3f} s)" for samples in (position, sent))
+        which = (
+            f"from position {first} to {last}" if sent > position else f"after position {first}, the end of its audio"
         )
+        super().__init__(f"call {stream_id}: not confirmed {which}: {reason}")
         self.stream_id = stream_id
         self.position = position
+        self.sent = sent
+        self.sample_rate = sample_rate
 
 
 class Producer:
     """An idempotent, ordered Kafka producer for one audio topic; an async context manager.
 
-    bootstrap_servers: "host:port,host:port". delivery_timeout: seconds within which a record must be
-    confirmed, a broker's outage included. Further keyword arguments go to `AIOKafkaProducer` (TLS and SASL,
-    for example). A topic that does not exist is an error: it is never created here.
+    bootstrap_servers: "host:port,host:port". delivery_timeout: seconds within which a record must be confirmed: a
+    broker's outage that is shorter loses nothing. queue_bytes: records not confirmed that are held in memory, of all
+    calls together; beyond that, sending waits. Further keyword arguments go to `AIOKafkaProducer` (TLS and SASL, for
+    example). A topic that does not exist is an error: it is never created here.
     """
 
     def __init__(
@@ -54,80 +53,86 @@ class Producer:
         *,
         start_timeout: float = 30.0,
         delivery_timeout: float = 120.0,
+        queue_bytes: int = 64 * 2**20,
         **kafka: Any,
     ) -> None:
         self.bootstrap_servers = bootstrap_servers
         self.topic = topic
         self.delivery_timeout = delivery_timeout
+        self.queue_bytes = queue_bytes
         self._start_timeout = start_timeout
-        self._settings: dict[str, Any] = {
-            "linger_ms": LINGER_MS,
-            "max_batch_size": MAX_BATCH_BYTES,
-            **kafka,
-            "bootstrap_servers": bootstrap_servers,
-            "acks": "all",
-            "enable_idempotence": True,
-        }
-        self._kafka: AIOKafkaProducer | None = None
+        self._settings = {**kafka, "bootstrap_servers": bootstrap_servers}
+        self._outbox: Outbox | None = None
         self._partitions: list[int] = []
 
     async def start(self) -> None:
         """Connect and look the topic up. Raises ProducerError if that fails in `start_timeout` seconds."""
+        connection: Connection | None = None
         try:
-            self._kafka = AIOKafkaProducer(**self._settings)
-            async with asyncio.timeout(self._start_timeout):
-                await self._kafka.start()
-                # All topics, because asking for one by name would create it on a broker that allows that.
-                known = (await self._kafka.client.fetch_all_metadata()).topics()
-                if self.topic not in known:
-                    raise ProducerError(
-                        f"topic {self.topic} does not exist on {self.bootstrap_servers}; "
-                        "create it with `trunkline topics create`"
-                    )
-                self._partitions = sorted(await self._kafka.partitions_for(self.topic))
-        except (TimeoutError, KafkaError, OSError, ValueError) as error:  # ValueError: an address that is none
-            await self.stop()
+            connection = Connection(self.topic, self._settings)
+            await connection.start(self._start_timeout)
+            partitions = await connection.partitions()
+            if not partitions:
+                raise ProducerError(
+                    f"topic {self.topic} does not exist on {self.bootstrap_servers}; "
+                    "create it with `trunkline topics create`"
+                )
+        except BaseException as error:
+            if connection is not None:
+                await connection.stop()
+            if not isinstance(error, TimeoutError | KafkaError | OSError | ValueError):
+                raise
             why = f"no answer in {self._start_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
             raise ProducerError(f"cannot reach Kafka at {self.bootstrap_servers}: {why}") from error
-        except BaseException:
-            await self.stop()
-            raise
+        self._partitions = partitions
+        self._outbox = Outbox(connection, partitions, self._connect, self.delivery_timeout, self.queue_bytes)
 
     async def stop(self) -> None:
         """Disconnect. What calls have sent they have already waited for, so nothing is lost here."""
-        kafka, self._kafka = self._kafka, None
-        if kafka is None:
-            return
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                await kafka.stop()
-        except TimeoutError:
-            log.warning("Kafka at %s did not answer; stopped without it", self.bootstrap_servers)
-            # A cancelled stop() leaves the client's own task behind, trying for ever.
-            await kafka._sender.close()
-            await kafka.client.close()
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            await outbox.stop()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What Kafka has not confirmed yet, roughly, with what each record costs in memory."""
+        return self._outbox.bytes if self._outbox else 0
+
+    @property
+    def waiting_s(self) -> float:
+        """How long the oldest record that is not confirmed has waited; 0 when all are."""
+        return self._outbox.oldest_s if self._outbox else 0.0
 
     def partition(self, key: bytes) -> int:
         """The partition of a key, as Kafka's own clients choose it (murmur2)."""
         partition: int = DefaultPartitioner()(key, self._partitions, self._partitions)
         return partition
 
-    async def send(self, key: bytes, partition: int, value: bytes) -> Awaitable[Any]:
-        """Queue one record, waiting while the buffer is full; the result is done when it is confirmed.
+    def has_room(self) -> bool:
+        """Whether `room` would return at once."""
+        return self._started().has_room()
 
-        Raises TimeoutError if there is no room in `delivery_timeout` seconds, KafkaError if the record or the
-        producer is refused.
-        """
-        if self._kafka is None:
+    async def room(self) -> None:
+        """Wait until the queue takes audio again. Raises TimeoutError after `delivery_timeout` seconds."""
+        await self._started().room()
+
+    def put(self, partition: int, sink: Sink, key: bytes, value: bytes, position: int, end: int) -> None:
+        """Queue one record with samples `position` to `end` of its stream; `sink` learns what became of it."""
+        self._started().put(partition, sink, key, value, position, end)
+
+    def _started(self) -> Outbox:
+        if self._outbox is None:
             raise ProducerError("the producer is not started")
-        async with asyncio.timeout(self.delivery_timeout):
-            while True:
-                try:
-                    confirmed: Awaitable[Any] = await self._kafka.send(self.topic, value, key=key, partition=partition)
-                    return confirmed
-                except KafkaTimeoutError:
-                    # Raised only before the record is taken in, after the client's own shorter wait.
-                    continue
+        return self._outbox
+
+    async def _connect(self) -> Connection:
+        connection = Connection(self.topic, self._settings)
+        try:
+            await connection.start(self._start_timeout)
+        except BaseException:
+            await connection.stop()
+            raise
+        return connection
 
     async def __aenter__(self) -> Self:
         await self.start()

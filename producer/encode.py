@@ -18,12 +18,15 @@ _SUBTYPES: dict[Encoding, str] = {"mulaw": "ULAW", "alaw": "ALAW"}
 def encode(samples: NDArray[Any], encoding: Encoding) -> bytes:
     """Mono samples [n], int16 or float in -1 to 1 (beyond that clipped), as a payload.
 
-    Raises TypeError for other types, ValueError for other shapes.
+    Raises TypeError for other types, ValueError for other shapes and for floats that are not finite.
     """
     if samples.ndim != 1:
         raise ValueError(f"audio must have one dimension, found shape {samples.shape}; split channels first")
     if samples.dtype != np.int16 and samples.dtype.kind != "f":
         raise TypeError(f"audio must be int16 or float, found {samples.dtype}")
+    if samples.dtype.kind == "f" and not (finite := np.isfinite(samples)).all():
+        where = int(finite.argmin())
+        raise ValueError(f"audio's sample {where} is {samples[where]}; floats must be finite")
     if encoding == "pcm_f32le":
         scaled = samples if samples.dtype.kind == "f" else samples / np.float32(32768)
         return scaled.astype("<f4").tobytes()

@@ -1,1 +1,1 @@
-"""The `trunkline` command; the code is in wire, producer and worker."""
+"""The `trunkline` command, and `trunkline tail`; the rest of the code is in wire, producer and worker."""

@@ -1,6 +1,6 @@
 """`trunkline COMMAND ...`: looks the command up and imports its module only then.
 
-So `trunkline produce` runs where torch and NeMo are not installed.
+So `trunkline produce` and `trunkline tail` run where torch and NeMo are not installed.
 """
 
 import importlib
@@ -9,7 +9,8 @@ from importlib.metadata import version
 
 # Command: module with `main(argv) -> int`, the extra that brings what it needs, one line of help.
 _COMMANDS = {
-    "produce": ("producer.cli", None, "send recordings to Kafka as live calls"),
+    "produce": ("producer.cli", None, "send recordings and live audio to Kafka as calls"),
+    "tail": ("trunkline.tail", None, "follow transcripts as they are made"),
     "topics": ("worker.ingest.topics_cli", None, "create, check and list the topics"),
     "worker": ("worker.cli", "worker", "transcribe: audio from Kafka in, transcripts out"),
 }

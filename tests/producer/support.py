@@ -76,3 +76,14 @@ def payload(records: list[Record], width: int = 2) -> bytes:
     assert end.position == position == len(joined) // width
     assert {record.nonce for record in records} == {start.nonce}
     return joined
+
+
+def without_repeats(records: list[Record]) -> list[Record]:
+    """As the worker hears them: a record again is dropped, by its position. Checks that nothing comes out of order."""
+    kept: list[Record] = []
+    for record in records:
+        if record in kept:
+            continue
+        assert not (kept and isinstance(kept[-1], End)), record
+        kept.append(record)
+    return kept

@@ -70,7 +70,10 @@ def test_an_interrupt_ends_the_calls_in_good_order(kafka, topics, number, code):
     finally:
         process.kill()
         process.wait()
-    assert (process.returncode, stderr) == (code, "interrupted: the calls were ended\n")
+    assert (process.returncode, stderr) == (
+        code,
+        "interrupted: ending the calls (once more stops at once)\n",
+    )
     found = streams(kafka, topics.audio)
     assert len(found) == 2 * len(list(CALLS.glob("*.flac")))
     assert all(payload(records) for records in found.values())  # whole, with an end that knows the length

@@ -1,0 +1,79 @@
+"""One client of Kafka, started and stopped within a time of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+log = logging.getLogger(__name__)
+
+# A batch of one partition: some records of each of many calls. A record that is larger travels alone.
+MAX_BATCH_BYTES = 128 * 1024
+# Stopping after all calls have ended takes milliseconds; without a broker it would never return.
+STOP_TIMEOUT_S = 2.0
+
+
+class Connection:
+    """An idempotent Kafka producer and the batches that it has in flight.
+
+    spent: one batch failed. With it a sequence number was used up that the broker never saw, and the broker would
+    refuse every later batch of that partition, so such a connection only ends what it has in flight.
+    """
+
+    def __init__(self, topic: str, settings: dict[str, Any]) -> None:
+        self.topic = topic
+        self.spent = False
+        self.in_flight = 0
+        self._kafka = AIOKafkaProducer(
+            **{
+                "max_batch_size": MAX_BATCH_BYTES,
+                **settings,
+                "acks": "all",
+                "enable_idempotence": True,
+                "linger_ms": 0,
+            }
+        )
+
+    async def start(self, timeout_s: float) -> None:
+        """Connect. Raises TimeoutError, KafkaError, OSError, or ValueError for an address that is none."""
+        async with asyncio.timeout(timeout_s):
+            await self._kafka.start()
+
+    async def partitions(self) -> list[int] | None:
+        """The topic's partitions; None if there is no such topic. Raises KafkaError."""
+        # All topics, because asking for one by name would create it on a broker that allows that.
+        known = (await self._kafka.client.fetch_all_metadata()).topics()
+        return sorted(await self._kafka.partitions_for(self.topic)) if self.topic in known else None
+
+    def batch(self) -> BatchBuilder:
+        return self._kafka.create_batch()
+
+    async def send(self, batch: BatchBuilder, partition: int) -> asyncio.Future[Any]:
+        """Hand over a batch of a partition that has none in flight; the result is done when it is confirmed."""
+        batch.close()
+        confirmed: asyncio.Future[Any] = await self._kafka.send_batch(batch, self.topic, partition=partition)
+        return confirmed
+
+    async def stop(self) -> None:
+        """Disconnect, in any case within some seconds."""
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._kafka.stop()
+        except (TimeoutError, KafkaError):
+            log.debug("the client did not stop by itself")
+            await self._abandon()
+
+    async def _abandon(self) -> None:
+        """A cancelled stop() leaves the client's tasks behind, trying for ever."""
+        self._kafka._message_accumulator.fail_all(ProducerClosed())
+        await self._kafka.client.close()
+        task = self._kafka._sender.sender_task
+        # The first cancellation makes it wait for its requests, which nobody answers any more.
+        while task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.05)
