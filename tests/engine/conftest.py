@@ -37,9 +37,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory, quiet_nemo: None) -> Zoo:
     return Zoo(unpack_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
-@pytest.fixture(scope="session", params=["reference", "fast"])
+@pytest.fixture(scope="session", params=["reference", "fast", "buckets"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Every engine keeps the same contract."""
+    """Every engine keeps the same contract; the fast one also with padding to static shapes, as on CUDA."""
     return str(request.param)
 
 

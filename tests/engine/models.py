@@ -32,6 +32,9 @@ class Recipe:
     head: str = "ctc"  # "ctc", "hybrid", "rnnt" or "tdt"
     layers: int = 3
     width: int = 32
+    heads: int = 4
+    expansion: int = 2
+    channels: int = 16  # of sub-sampling
     kernel: int = 9
     norm: str = "layer_norm"
     bias: bool = True
@@ -43,7 +46,10 @@ class Recipe:
     causal_downsampling: bool = True
     attention: str = "rel_pos"
     normalize: str = "NA"
+    window: int = 400  # samples
+    feat_out: int = -1  # width after a projection of the encoder's output; -1: none
     predictor_layers: int = 1
+    blank_as_pad: bool = True
     seed: int = 0
 
     def __str__(self) -> str:
@@ -61,7 +67,9 @@ CHUNKED_BATCH_NORM = Recipe(
     width=64,
     layers=2,
 )
-CHUNKED_STRIDING = Recipe("chunked-striding", ((14, 1), (14, 13)), subsampling="striding", untie_biases=False, kernel=5)
+CHUNKED_STRIDING = Recipe(
+    "chunked-striding", ((14, 1), (14, 13)), subsampling="striding", untie_biases=False, kernel=5, feat_out=24
+)
 CHUNKED_FACTOR_4 = Recipe("chunked-factor-4", ((12, 3),), factor=4, layers=2)
 CHUNKED_NO_LEFT = Recipe("chunked-no-left", ((0, 2),), layers=2)
 REGULAR_CAUSAL = Recipe("regular-causal", ((20, 2),), style="regular")
@@ -137,7 +145,11 @@ class Pair:
         self.stock = stock
         assert not unknown(model)
         self.reference = ReferenceEngine(model, SLOTS)
-        self.engines: dict[str, BatchedEngine] = {"reference": self.reference, "fast": FastEngine(model, SLOTS)}
+        self.engines: dict[str, BatchedEngine] = {
+            "reference": self.reference,
+            "fast": FastEngine(model, SLOTS),
+            "buckets": FastEngine(model, SLOTS, buckets=True),
+        }
 
     def context(self, look_ahead: int) -> tuple[int, int]:
         return self.model.left_context[look_ahead], look_ahead
@@ -187,19 +199,21 @@ def _config(recipe: Recipe, tokenizer: Path) -> Any:
             "_target_": f"{modules}.AudioToMelSpectrogramPreprocessor",
             "normalize": recipe.normalize,
             "features": recipe.mels,
+            "window_size": recipe.window / 16000,
             "n_fft": 512,
             "pad_to": 0,
         },
         "encoder": {
             "_target_": f"{modules}.ConformerEncoder",
             "feat_in": recipe.mels,
+            "feat_out": recipe.feat_out,
             "n_layers": recipe.layers,
             "d_model": recipe.width,
-            "n_heads": 4,
-            "ff_expansion_factor": 2,
+            "n_heads": recipe.heads,
+            "ff_expansion_factor": recipe.expansion,
             "subsampling": recipe.subsampling,
             "subsampling_factor": recipe.factor,
-            "subsampling_conv_channels": 16,
+            "subsampling_conv_channels": recipe.channels,
             "causal_downsampling": recipe.causal_downsampling,
             "self_attention_model": recipe.attention,
             "att_context_size": [list(c) for c in recipe.contexts] if several else list(recipe.contexts[0]),
@@ -225,7 +239,7 @@ def _config(recipe: Recipe, tokenizer: Path) -> Any:
             "_target_": f"{modules}.RNNTDecoder",
             "normalization_mode": None,
             "random_state_sampling": False,
-            "blank_as_pad": True,
+            "blank_as_pad": recipe.blank_as_pad,
             "prednet": {"pred_hidden": 32, "pred_rnn_layers": recipe.predictor_layers, "t_max": None, "dropout": 0.0},
         },
         "joint": {

@@ -32,7 +32,7 @@ def offline(nemo: Any, samples: Samples, context: tuple[int, int]) -> Tensor:
     """(T, D) output of NeMo's own encoder over the whole signal, under the mask of (left, right) frames."""
     mel = offline_mels(nemo, samples)
     if len(mel) == 0:
-        return mel.new_zeros(0, nemo.encoder.d_model)
+        return mel.new_zeros(0, nemo.encoder._feat_out)
     nemo.encoder.att_context_size = list(context)
     encoded, length = nemo.encoder(audio_signal=mel.T[None], length=torch.tensor([len(mel)]))
     return encoded[0, :, : int(length[0])].T
@@ -74,6 +74,7 @@ class Player:
         """A new stream in a slot full of NaN or, if the slot is `opened` already, the stream's next segment."""
         if not opened:
             self.engine._arenas.poison(slot)
+            self.engine._arenas.poison(self.engine._arenas.scratch)
             self.engine.open(slot, mode)
         take = self._takes[slot] = Take(slot, samples, mode)
         return take

@@ -25,7 +25,8 @@ class Stream:
 
 
 def perform(engine: BatchedEngine, modes: Sequence[Mode], streams: Sequence[Stream]) -> list[tuple[Signal, Take]]:
-    """Run a session in which slots hold NaN before their first use and after their last; all takes, ended.
+    """Run a session in which slots hold NaN before their first use and after their last, and the scratch slot does;
+    all takes, ended.
 
     Each round makes one step for every mode in use. Slots are reused last in, first out.
     """

@@ -16,9 +16,9 @@ WORDS = 0.03
 SLOTS = 8
 
 
-@pytest.fixture(scope="module")
-def half(demo: Pair) -> FastEngine:
-    return FastEngine(demo.model, SLOTS, torch.bfloat16)
+@pytest.fixture(scope="module", params=[False, True], ids=["as-small-as-can-be", "buckets"])
+def half(demo: Pair, request: pytest.FixtureRequest) -> FastEngine:
+    return FastEngine(demo.model, SLOTS, torch.bfloat16, buckets=request.param)
 
 
 def words(engine: FastEngine, ids: list[int]) -> str:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.engine.models import REGULAR_SYMMETRIC, SLOTS, STREAMABLE, Pair, Recipe, Zoo
+from tests.engine.models import CHUNKED, REGULAR_SYMMETRIC, SLOTS, STREAMABLE, Pair, Recipe, Zoo
 from tests.engine.play import Player, Take, difference, offline, play
 from tests.engine.session import Stream, perform
 from tests.engine.speech import RATE, excerpt
@@ -108,14 +108,18 @@ def test_a_saved_slot_continues_bit_for_bit(zoo: Zoo, kind: str) -> None:
     assert all(torch.equal(opened.tensors[name], tensor) for name, tensor in fresh.tensors.items())
 
 
-def test_a_refused_step_changes_no_slot(zoo: Zoo, kind: str) -> None:
-    pair = zoo.pair(REGULAR_SYMMETRIC)
+@pytest.mark.parametrize(
+    ("recipe", "missing"), [(REGULAR_SYMMETRIC, 161), (CHUNKED, 3 * 1280)], ids=["part-of-a-frame", "whole-frames"]
+)
+def test_a_refused_step_changes_no_slot(zoo: Zoo, kind: str, recipe: Recipe, missing: int) -> None:
+    """A row that ends within a frame, and one that ends between frames but within a chunk."""
+    pair = zoo.pair(recipe)
     player, mode = Player(pair.engines[kind]), pair.modes[0]
     good, bad = (player.start(slot, excerpt(slot, 64_000), mode) for slot in (0, 1))
     player.step({good: 1, bad: 2})
     before = [pair.engines[kind].save(slot) for slot in (0, 1)]
     chunk = pair.engines[kind].info.geometry.chunk_samples(mode.look_ahead)
-    whole, cut = np.zeros(chunk, np.float32), np.zeros(chunk - 161, np.float32)
+    whole, cut = np.zeros(chunk, np.float32), np.zeros(chunk - missing, np.float32)
     for rows in ([Row(0, whole), Row(1, cut)], [Row(0, whole), Row(0, whole)]):
         with pytest.raises(ValueError, match="slot"):
             pair.engines[kind].step(rows)

@@ -136,12 +136,16 @@ def check(take: Take, expected: Expected) -> float:
 
 @pytest.mark.parametrize("number", range(MODELS), ids="model-{}".format)
 def test_any_session_of_any_model_equals_offline(zoo: Zoo, number: int) -> None:
-    """Streams join, pause, leave, catch up, move between slots; freed slots are full of NaN."""
+    """Streams join, pause, leave, catch up, move between slots; freed slots are full of NaN.
+
+    Plays of one signal are nearly equal, whatever the mates and whichever engine.
+    """
     random = Random(f"{SEED} {number}")
     recipe = draw_recipe(random, f"random-{SEED}-{number}")
     model = adopt(spread_norms(zoo.build(recipe), recipe.seed), recipe.name)
     assert not unknown(model)
-    engine = FastEngine(model, CROWD + 1)  # leaves the NeMo model as it is
+    # they leave the NeMo model as it is; one pads to static shapes, as on CUDA
+    engines = [FastEngine(model, CROWD + 1, buckets=buckets) for buckets in (False, True)]
     info = model.info
     modes = [Mode(look_ahead, decoder) for look_ahead in info.look_aheads for decoder in info.decoders]
     signals = [(random.randrange(100), draw_length(random, info.geometry, info.look_aheads)) for _ in range(12)]
@@ -151,7 +155,7 @@ def test_any_session_of_any_model_equals_offline(zoo: Zoo, number: int) -> None:
     for case in range(CASES // MODELS):
         session = draw_session(random, signals)
         try:
-            takes = perform(engine, modes, session)
+            takes = perform(random.choice(engines), modes, session)
             assert len(takes) == sum(len(stream.segments) for stream in session)
             for signal, take in takes:
                 shares.append(check(take, expected(signal, take.mode)))

@@ -34,6 +34,9 @@ REFUSED = {
     "stacking": (replace(CHUNKED, subsampling="stacking"), ["StackingSubsampling"]),
     "vggnet": (replace(CHUNKED, subsampling="vggnet", causal_downsampling=False), ["vggnet"]),
     "durations": (replace(CHUNKED, head="tdt"), ["TDT"]),
+    "no-embedding-of-blank": (replace(CHUNKED, head="rnnt", blank_as_pad=False), ["blank_as_pad"]),
+    "odd-window": (replace(CHUNKED, window=401), ["window", "401", "even"]),
+    "gaps-between-windows": (replace(CHUNKED, window=128), ["window", "128", "hop", "160"]),
 }
 
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 class Arenas:
-    """Named tensors of shape (slots, ...). A slot is reset to initial values, gathered, scattered, copied.
+    """Named tensors of shape (slots + 1, ...). A slot is reset to initial values, gathered, scattered, copied.
+
+    The last slot is scratch: no stream has it, padding rows of a batch do.
 
     Freed slots are not cleaned: whatever they hold, `reset` before the next use replaces all of it, so that a NaN
     left by one stream cannot reach the next through a masked cache.
@@ -15,6 +17,7 @@ class Arenas:
 
     def __init__(self, slots: int, device: torch.device) -> None:
         self.slots = slots
+        self.scratch = slots
         self.device = device
         self._arena: dict[str, Tensor] = {}
         self._initial: dict[str, Tensor] = {}
@@ -23,10 +26,10 @@ class Arenas:
         """Allocate an arena whose fresh slots hold `initial` (a tensor without the slot dimension)."""
         initial = initial.detach().to(self.device).clone()
         self._initial[name] = initial
-        self._arena[name] = initial.unsqueeze(0).repeat(self.slots, *([1] * initial.dim()))
+        self._arena[name] = initial.unsqueeze(0).repeat(self.slots + 1, *([1] * initial.dim()))
 
     def view(self, name: str) -> Tensor:
-        """The arena itself, (slots, ...): for state that is addressed finer than by slot."""
+        """The arena itself, (slots + 1, ...): for state that is addressed finer than by slot."""
         return self._arena[name]
 
     def gather(self, name: str, slots: Tensor) -> Tensor:

@@ -16,4 +16,9 @@ def advance(cache: Tensor, new: Tensor, keep: Tensor) -> Tensor:
     NeMo 3.0.0 keeps the same number of frames for every row, and in the convolution takes in right padding and
     frames that it discards afterwards (its pull request 15323).
     """
-    return window(torch.cat([cache, new], dim=1), keep, cache.shape[1])
+    return advanced(torch.cat([cache, new], dim=1), keep, cache.shape[1])
+
+
+def advanced(both: Tensor, keep: Tensor, size: int) -> Tensor:
+    """`advance` for a cache of `size` frames that its new frames already follow: both (B, size + T, ...)."""
+    return window(both, keep, size)

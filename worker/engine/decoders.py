@@ -87,7 +87,6 @@ class RnntDecoder:
             arenas.add(f"rnnt.predictor.{index}", part[:, 0])
         self._parts = len(start.predictor_states)
         arenas.add("rnnt.output", start.predictor_outputs[0])
-        arenas.add("rnnt.label", start.labels[0])
 
     def __call__(self, encoded: Tensor, length: Tensor, slots: Tensor, arenas: Arenas) -> list[Tokens]:
         if not encoded.shape[1]:
@@ -101,14 +100,13 @@ class RnntDecoder:
             self._state_type(
                 predictor_states=states,
                 predictor_outputs=arenas.gather("rnnt.output", slots),
-                labels=arenas.gather("rnnt.label", slots),
+                labels=torch.full_like(length, self._blank),  # passed through to `after`, where nobody reads them
                 decoded_lengths=torch.zeros_like(length),
             ),
         )
         for i, part in enumerate(after.predictor_states):
             arenas.scatter(f"rnnt.predictor.{i}", slots, part.transpose(0, 1))
         arenas.scatter("rnnt.output", slots, after.predictor_outputs)
-        arenas.scatter("rnnt.label", slots, after.labels)
         counts = hypotheses.current_lengths.tolist()
         longest = max(counts)
         ids = hypotheses.transcript[:, :longest].tolist()

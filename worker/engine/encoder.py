@@ -35,6 +35,7 @@ class FixedEncoder:
         self.subsampling = int(encoder.subsampling_factor)
         self.layers = len(encoder.layers)
         self.width = int(encoder.d_model)
+        self.out_width = self.width if encoder.out_proj is None else int(encoder.out_proj.out_features)
         self.conv_left = int(encoder.conv_context_size[0])
         # one frame and a full subsampling period cover the receptive field of the strided convolutions
         self.past_size = 1 + self.subsampling
@@ -68,7 +69,7 @@ class FixedEncoder:
         mels (B, M, bands) left-aligned with mel_length (B,); dropped, frames, keep (B,): pre-encoded frames to drop,
         new frames, frames to keep; context: (left, right) frames; channel (B, layers, left, D) and time
         (B, layers, D, conv_left): caches, newest last; cached (B,): how many channel frames are valid. Returns encoded
-        (B, T, D) and the two caches, advanced.
+        (B, T, out_width) and the two caches, advanced.
         """
         encoder = self.encoder
         size = int(frames.max())

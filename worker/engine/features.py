@@ -65,8 +65,10 @@ class LogMel:
             frame = emphasised.unfold(1, self.size, self.hop)[:, :count] * self._window
             # centred as NeMo centres it: elsewhere in the transform, weak bands round differently by over 1e-4
             frame = torch.nn.functional.pad(frame, self._padding)
-            spectrum = torch.view_as_real(torch.fft.rfft(frame)).square().sum(-1)
-            energy = spectrum.pow(self._power / 2.0) if self._power != 2.0 else spectrum
+            spectrum = torch.fft.rfft(frame)
+            energy = spectrum.real.square() + spectrum.imag.square()
+            if self._power != 2.0:
+                energy = energy.pow(self._power / 2.0)
             mel = energy @ self._filters
             mel = mel.clamp_min(self._guard).log() if self._clamp else (mel + self._guard).log()
             mel = mel.masked_fill(~valid(frames, count)[:, :, None], 0.0)

@@ -203,10 +203,17 @@ def _problems(nemo: Any) -> list[str]:
         need(featurizer.frame_splicing == 1, "frame_splicing is on")
         need(bool(featurizer.log), "features are not logarithmic")
         need(featurizer.window is not None, "the preprocessor has no window")
+        samples, hop = int(featurizer.win_length), int(featurizer.hop_length)
+        need(samples % 2 == 0, f"the window is {samples} samples long: an even number is needed")
+        need(samples >= hop, f"the window of {samples} samples is shorter than the hop of {hop}")
     if hasattr(nemo, "joint"):
         need(
             int(getattr(nemo.joint, "num_extra_outputs", 0)) == 0,
             "a transducer that predicts durations (TDT) is not supported",
+        )
+        need(
+            bool(getattr(nemo.decoder, "blank_as_pad", True)),
+            "blank_as_pad is off: the prediction network has no start symbol for a batch",
         )
     elif not hasattr(getattr(nemo, "decoder", None), "vocabulary"):
         found.append(f"{type(nemo).__name__} has neither a CTC nor an RNN-T decoder")

@@ -46,7 +46,7 @@ class ReferenceEngine(BatchedEngine):
         past = self._past(done)
         frames, emitted = self._plan(mode, rows, done, mel_length)
         if frames.max() == 0:
-            encoded = mels.new_zeros(len(rows), 0, self._encoder.width)
+            encoded = mels.new_zeros(len(rows), 0, self._encoder.out_width)
         else:
             left = self._model.left_context[mode.look_ahead]
             channel = self._arenas.gather("channel", index)

@@ -1,4 +1,8 @@
-"""The fast engine: Trunkline's own encoder step behind the engine interface."""
+"""The fast engine: Trunkline's own encoder step behind the engine interface.
+
+The host's part: how many frames each row enters, in how many passes, and what leaves the encoder. The device's part is
+`step.py`.
+"""
 
 from collections.abc import Sequence
 
@@ -7,76 +11,54 @@ import torch
 from torch import Tensor
 
 from worker.engine.batched import BatchedEngine, Counts
-from worker.engine.fast.layer import FastLayer
-from worker.engine.fast.plan import Context, Rings, make_plan
-from worker.engine.fast.ring import Ring
-from worker.engine.fast.subsampling import StreamingSubsampling
+from worker.engine.fast.buckets import Buckets
+from worker.engine.fast.plan import Progress, exact_shape
+from worker.engine.fast.step import ENDLESS, EncoderStep, PassShape
 from worker.engine.interface import Mode, Row
 from worker.engine.model import SpeechModel
 from worker.engine.ragged import join, valid
 
 # Encoder frames of a row in one pass: more make the arithmetic denser when a stream catches up, and every ring longer.
 MAX_FRAMES = 28
-ENDLESS = np.int64(1) << 40
 
 
 class FastEngine(BatchedEngine):
     """Exact like the reference engine, without computing anything twice.
 
-    Weights are copied out of the NeMo model, which stays as it is. `dtype` float32 or bfloat16 is that of weights and
-    caches; features are always float32.
+    `dtype` float32 or bfloat16 is that of weights and caches; features are always float32. With `buckets`, passes are
+    rounded up to few static shapes, which CUDA graphs need; without, they are as small as the batch allows. Default:
+    where there is CUDA.
     """
 
     def __init__(
-        self, model: SpeechModel, slots: int, dtype: torch.dtype = torch.float32, max_frames: int = MAX_FRAMES
+        self,
+        model: SpeechModel,
+        slots: int,
+        dtype: torch.dtype = torch.float32,
+        max_frames: int = MAX_FRAMES,
+        buckets: bool | None = None,
     ) -> None:
         super().__init__(model, slots)
-        encoder = model.encoder
-        geometry = model.info.geometry
-        self._dtype = dtype
-        self._max_frames = max_frames
-        self._subsampling = StreamingSubsampling(encoder.pre_encode, encoder.xscale or 1.0, self._features.bands, dtype)
-        self._subsampling.add_state(self._arenas)
-        width, count = int(encoder.d_model), len(encoder.layers)
-        self._width = width
-        conv_left, conv_right = (int(n) for n in encoder.conv_context_size)
-        self._contexts: dict[int, Context] = {}
-        for look_ahead, left in model.left_context.items():
-            chunk = look_ahead + 1 if model.style == "chunked_limited" else None
-            right = 0 if chunk else look_ahead
-            self._contexts[look_ahead] = Context(left, right, chunk, conv_left, 0 if chunk else conv_right)
-        left = max(model.left_context.values())
-        right = max(context.right for context in self._contexts.values())
-        # at a segment's end the frames that earlier layers held back arrive all at once
-        burst = max(max_frames, max(model.left_context) + 1) + max(geometry.recompute.values())
-        delays = max(context.right + context.conv_right for context in self._contexts.values()) > 0
-        self._rings = Rings(
-            kv=Ring(self._arenas, "kv", count, left + right + burst, 2 * width, dtype),
-            conv=Ring(self._arenas, "conv", count, conv_left + conv_right + burst, width, dtype),
-            ahead=Ring(self._arenas, "ahead", count, right + burst, 2 * width, dtype) if delays else None,
-            beside=Ring(self._arenas, "beside", count, conv_right + burst, width, dtype) if delays else None,
-        )
-        farthest = left + burst
-        positions = _positions(encoder, farthest, -(burst + right))
-        self._layers = [
-            FastLayer(layer, number, positions, farthest, dtype) for number, layer in enumerate(encoder.layers)
-        ]
-        self._out_proj = encoder.out_proj
+        self._max_frames = max(max_frames, max(model.left_context) + 1)
+        self._step = EncoderStep(model, self._arenas, self._features.bands, dtype, self._max_frames)
+        self._buckets: Buckets | None = None
+        if buckets if buckets is not None else self._device.type == "cuda":
+            self._buckets = Buckets(self._step, slots, self._arenas.scratch, self._device)
         self._counters["inputs"] = np.zeros(slots, np.int64)  # encoder frames that entered the first layer
         self._counters["mels"] = np.zeros(slots, np.int64)
 
     def _encode(
         self, mode: Mode, rows: Sequence[Row], slots: Counts, index: Tensor, mels: Tensor, fresh: Counts
     ) -> tuple[Tensor, Counts]:
-        factor = self._subsampling.factor
+        factor = self._step.subsampling.factor
         done = self._counters["inputs"][slots]
         total = self._counters["mels"][slots] + fresh
         last = np.array([row.last for row in rows])
         shift, frames = self._plan(slots, fresh)
         self._counters["mels"][slots] = total
         self._counters["inputs"][slots] = done + frames
-        mels = self._place(mels, shift, int(frames.max()) * factor)
-        limit = self._pass_frames(mode)
+        mels = self._place(mels, shift, max(1, int(frames.max())) * factor)
+        limit = self._pass_frames(mode, bool(last.any()))
         pieces: list[Tensor] = []
         counts: list[Counts] = []
         passes = max(1, -(-int(frames.max()) // limit))
@@ -84,52 +66,35 @@ class FastEngine(BatchedEngine):
             part = np.clip(frames - number * limit, 0, limit)
             # a row ends in the pass that takes its last frame; one with no frame at all, in the first
             ends = last & (np.maximum(-(-frames // limit), 1) == number + 1)
+            before = done + np.minimum(frames, number * limit)
             piece, emitted = self._pass(
                 mode,
-                slots,
-                index,
-                mels[:, number * limit * factor : (number * limit + int(part.max())) * factor],
-                done + np.minimum(frames, number * limit),
-                part,
-                ends,
-                np.where(ends, total, ENDLESS),
+                mels[:, number * limit * factor : (number * limit + max(1, int(part.max()))) * factor],
+                np.stack([slots, before, part, ends, np.where(ends, total, ENDLESS)]),
+                limit,
             )
-            pieces.append(piece)
+            # a later pass of the same bucket overwrites this one's frames
+            pieces.append(piece if passes == 1 else piece.clone())
             counts.append(emitted)
         return self._assemble(pieces, counts)
 
-    def _pass(
-        self,
-        mode: Mode,
-        slots: Counts,
-        index: Tensor,
-        mels: Tensor,
-        done: Counts,
-        frames: Counts,
-        last: np.ndarray,
-        mel_total: Counts,
-    ) -> tuple[Tensor, Counts]:
-        """Sub-sampling and all layers for up to `limit` frames of each row."""
-        context = self._contexts[mode.look_ahead]
-        if not frames.any() and not self.info.geometry.recompute[mode.look_ahead]:
-            return mels.new_zeros(len(slots), 0, self._width), frames
-        plan = make_plan(self._rings, context, len(self._layers), slots, done, frames, last, self._device)
+    def _pass(self, mode: Mode, mels: Tensor, numbers: Counts, limit: int) -> tuple[Tensor, Counts]:
+        """Sub-sampling and all layers for up to `limit` frames of each row; `numbers` as in `step.py`."""
+        slots, done, frames, last, _ = numbers
+        context, depth = self._step.contexts[mode.look_ahead], self._step.depth
+        if not frames.any() and not context.wait:
+            return mels.new_zeros(len(slots), 0, self._step.out_width), frames
         self.calls["encoder"] += 1
-        size = int(frames.max())
-        if size:
-            masks = None
-            if last.any() or (done == 0).any():
-                masks = [
-                    torch.from_numpy(mask).to(self._device) for mask in self._subsampling.masks(done, size, mel_total)
-                ]
-            x = self._subsampling(mels, self._to_device(frames), index, self._arenas, masks)
+        progress = Progress(done, done + frames, last)
+        first, past = progress.span(depth * context.wait)
+        if self._buckets is not None:
+            shape = self._buckets.shape(mode.look_ahead, len(slots), max(1, int(frames.max())), bool(last.any()), limit)
+            encoded = self._buckets(shape, mels, torch.from_numpy(numbers))
         else:
-            x = mels.new_zeros(len(slots), 1, self._width, dtype=self._dtype)
-        for number, layer in enumerate(self._layers):
-            x = layer(x, plan.layers[number if len(plan.layers) > 1 else 0], self._rings)
-        if self._out_proj is not None:
-            x = self._out_proj(x.float())
-        return x.float(), plan.emitted
+            edges = bool(last.any() or (done == 0).any())
+            shape = PassShape(mode.look_ahead, len(slots), exact_shape(context, depth, progress), edges)
+            encoded = self._step(shape, mels, self._to_device(numbers))
+        return encoded[: len(slots)], past - first
 
     def _place(self, mels: Tensor, shift: Counts, size: int) -> Tensor:
         """Mel frames in a tensor of `size`, fresh streams after the frames that never were."""
@@ -148,25 +113,27 @@ class FastEngine(BatchedEngine):
             emitted = emitted + count
         return encoded[:, : int(emitted.max())], emitted
 
-    def _pass_frames(self, mode: Mode) -> int:
+    def _pass_frames(self, mode: Mode, ends: bool) -> int:
+        """The most frames of a row in one pass, whole chunks. Rings have room for the frames that come late at a
+        segment's end: where none ends, that room is for a long first chunk."""
         chunk = self.info.geometry.chunk_frames(mode.look_ahead)
-        return max(chunk, self._max_frames // chunk * chunk)
+        return (self._max_frames if ends else self._step.burst) // chunk * chunk
 
     def _plan(self, slots: Counts, fresh: Counts) -> tuple[Counts, Counts]:
         """Mel frames to put before each row's, and the encoder frames it enters.
 
         Mel frames are counted from 1 - factor here (see subsampling.py): a fresh stream has those to take first.
         """
-        factor = self._subsampling.factor
+        factor = self._step.subsampling.factor
         shift = np.where((self._counters["mels"][slots] == 0) & (fresh > 0), factor - 1, 0)
         return shift, -(-(fresh + shift) // factor)
 
     def _check(self, mode: Mode, rows: Sequence[Row], slots: Counts, fresh: Counts) -> None:
         shift, frames = self._plan(slots, fresh)
-        chunk = self._contexts[mode.look_ahead].chunk or 1
+        chunk = self._step.contexts[mode.look_ahead].chunk or 1
         after = self._counters["inputs"][slots] + frames
         for row, mels, done in zip(rows, fresh + shift, after, strict=True):
-            if not row.last and (mels % self._subsampling.factor or done % chunk):
+            if not row.last and (mels % self._step.subsampling.factor or done % chunk):
                 raise ValueError(f"slot {row.slot}: {len(row.samples)} samples end between two chunks")
 
 
@@ -181,11 +148,3 @@ def unknown(model: SpeechModel) -> list[str]:
         if layer.is_adapter_available():
             found.append("adapters")
     return sorted(set(found))
-
-
-def _positions(encoder: torch.nn.Module, farthest: int, nearest: int) -> Tensor:
-    """(W, width) float32: NeMo's encodings of the distances `farthest` down to `nearest`."""
-    table = encoder.pos_enc
-    table.extend_pe(max(farthest, -nearest) + 1, next(encoder.parameters()).device, torch.float32)
-    center = table.pe.shape[1] // 2
-    return table.pe[0, center - farthest : center - nearest + 1].float()

@@ -5,40 +5,37 @@ Here the fixed update needs no copy. A slot's frames are numbered from its segme
 only: the rest are overwritten by the next step before anything reads them as valid.
 """
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.engine.arenas import Arenas
 
-Counts = NDArray[np.int64]
-
 
 class Ring:
-    """One arena of shape (slots, layers, capacity, width), addressed by flat rows."""
+    """One arena of shape (slots, layers, capacity, width), addressed by flat rows.
+
+    Rows are those of layer 0; a layer's own lie `layer * capacity` further on, so that one plan serves all layers.
+    """
 
     def __init__(self, arenas: Arenas, name: str, layers: int, capacity: int, width: int, dtype: torch.dtype) -> None:
         arenas.add(name, torch.zeros(layers, capacity, width, dtype=dtype))
         self._rows = arenas.view(name).view(-1, width)
         self._layers = layers
         self._capacity = capacity
-        self._width = width
 
-    def rows(self, slots: Counts, first: Counts, count: int) -> Counts:
-        """(B, count) flat rows, at layer 0, of frames `first[b]`, `first[b] + 1`, ... of the given slots.
+    def rows(self, slots: Tensor, first: Tensor, count: int) -> Tensor:
+        """(B, count) rows of frames `first[b]`, `first[b] + 1`, ... of the given slots.
 
         Frames before 0 fall on rows that are zero until a slot's ring has been filled once.
         """
-        frame = (first[:, None] + np.arange(count)) % self._capacity
-        return (slots * self._layers * self._capacity)[:, None] + frame
+        frame = (first[:, None] + torch.arange(count, device=first.device)) % self._capacity
+        return (slots * (self._layers * self._capacity))[:, None] + frame
 
     def write(self, layer: int, rows: Tensor, values: Tensor) -> None:
         """values: (B, T, width) at rows (B, T)."""
-        index = (rows + layer * self._capacity).flatten()
-        self._rows.index_copy_(0, index, values.reshape(-1, self._width))
+        self._rows[layer * self._capacity :].index_copy_(0, rows.flatten(), values.flatten(0, 1))
 
     def read(self, layer: int, rows: Tensor) -> Tensor:
         """(B, N, width) at rows (B, N): a copy, the only one."""
-        index = (rows + layer * self._capacity).flatten()
-        return self._rows.index_select(0, index).view(*rows.shape, self._width)
+        found = self._rows[layer * self._capacity :].index_select(0, rows.flatten())
+        return found.view(*rows.shape, -1)

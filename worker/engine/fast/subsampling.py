@@ -10,16 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.engine.arenas import Arenas
-from worker.engine.cache import advance
-
-Counts = NDArray[np.int64]
+from worker.engine.cache import advanced
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +58,20 @@ class StreamingSubsampling:
             channels = (stage.pointwise[0] if stage.pointwise else stage.weight).shape[0]
             bands = bands // 2 + 1
 
-    def masks(self, done: Counts, frames: int, mels: Counts | None) -> list[NDArray[np.bool_]]:
+    def masks(self, done: Tensor, frames: int, mels: Tensor) -> list[Tensor]:
         """For each stage (B, frames * factor / 2^stage): outputs that the offline model has.
 
         done: (B,) encoder frames of the segment so far; mels: (B,) mel frames of the segment in all where it ends, a
         huge number elsewhere.
         """
         masks = []
-        length = mels
         step = self.factor
         for _ in self._stages:
             step //= 2
             first = done * step - (step - 1)
-            output = first[:, None] + np.arange(frames * step)
-            length = None if length is None else length // 2 + 1
-            valid = output >= 0
-            masks.append(valid if length is None else valid & (output < length[:, None]))
+            output = first[:, None] + torch.arange(frames * step, device=done.device)
+            mels = mels // 2 + 1
+            masks.append((output >= 0) & (output < mels[:, None]))
         return masks
 
     def __call__(
@@ -87,22 +81,27 @@ class StreamingSubsampling:
         x = mels[:, None].to(self._dtype)
         used = frames * self.factor
         for index, stage in enumerate(self._stages):
-            x = self._with_tail(x, used, slots, arenas, f"subsampling.{index}")
-            x = F.conv2d(F.pad(x, (2, 1)), stage.weight, stage.bias, stride=2, groups=stage.groups)
+            x = self._joined(x, used, slots, arenas, f"subsampling.{index}")
+            x = F.conv2d(x, stage.weight, stage.bias, stride=2, groups=stage.groups)
             if stage.pointwise is not None:
                 x = F.conv2d(x, *stage.pointwise)
-            x = F.relu(x)
+            x = x.relu_()
             if masks is not None:
-                x = x * masks[index][:, None, :, None]
+                x *= masks[index][:, None, :, None]
             used = used // 2
         x = x.transpose(1, 2).flatten(2)
         return F.linear(x, self._out, self._out_bias)
 
     @staticmethod
-    def _with_tail(x: Tensor, used: Tensor, slots: Tensor, arenas: Arenas, name: str) -> Tensor:
-        """The kept frame before the new ones; the last used one is kept for the next step."""
-        batch, channels, _, bands = x.shape
-        tail = arenas.gather(name, slots)
-        flat = x.transpose(1, 2).flatten(2)
-        arenas.scatter(name, slots, advance(tail, flat, used))
-        return torch.cat([tail.view(batch, channels, 1, bands), x], dim=2)
+    def _joined(x: Tensor, used: Tensor, slots: Tensor, arenas: Arenas, name: str) -> Tensor:
+        """The kept frame before the new ones, in the convolution's zero padding of bands; one copy does both.
+
+        The last used frame is kept for the next step.
+        """
+        batch, channels, frames, bands = x.shape
+        padded = x.new_zeros(batch, channels, 1 + frames, 2 + bands + 1)
+        both = padded[..., 2:-1]
+        both[:, :, 0] = arenas.gather(name, slots).view(batch, channels, bands)
+        both[:, :, 1:] = x
+        arenas.scatter(name, slots, advanced(both.transpose(1, 2), used, 1).flatten(2))
+        return padded
