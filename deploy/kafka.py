@@ -75,8 +75,8 @@ class LocalKafka:
     def __init__(self, settings: Mapping[str, str] | None = None, start_timeout_s: float = 90.0) -> None:
         self._settings = dict(settings or {})
         self._timeout = start_timeout_s
-        self.java = _find_java()
-        self._classpath = f"{_fetch_jars()}/*"
+        self.java = find_java()
+        self._classpath = f"{fetch_jars()}/*"
         self._process: guard.Guarded | None = None
         self.directory = Path(tempfile.mkdtemp(prefix="trunkline-kafka-"))
         self.port, self._controller_port = _free_ports(2)
@@ -170,7 +170,8 @@ class LocalKafka:
         settings |= self._settings
         draft = properties.with_suffix(".draft")
         draft.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # One id in 64 would begin with a dash, which the command takes for an option: a first byte of 0 is an A.
+        cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         command = self._command("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft))
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
@@ -233,7 +234,8 @@ def _free_ports(count: int) -> list[int]:
             held.close()
 
 
-def _find_java() -> str:
+def find_java() -> str:
+    """The `java` command. Raises KafkaUnavailable."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin") if home else None
     java = java or shutil.which("java")
@@ -247,7 +249,7 @@ def _find_java() -> str:
     return java
 
 
-def _fetch_jars() -> Path:
+def fetch_jars() -> Path:
     """The directory of the broker's jars; Maven fetches them the first time (45 files, 43 MB)."""
     pom = _JARS / "pom.xml"
     version = ElementTree.parse(pom).findtext(".//{*}kafka.version")

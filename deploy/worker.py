@@ -13,14 +13,17 @@ from types import TracebackType
 from typing import Self
 
 from deploy import guard
+from deploy.zygote import Forked, Zygote
 from wire.topics import Topics
+
+GRACE_S = 30.0  # more than a worker's drain takes
 
 
 class LocalWorker:
     """`trunkline worker` in a process of its own: `with LocalWorker(servers, topics, model=...) as worker: ...`.
 
-    `settings` are further settings by their dotted names, `environment` further variables. It ends with the process
-    that started it.
+    `settings` are further settings by their dotted names, `environment` further variables. With `zygote` it is forked
+    from that and starts in a few seconds. It ends with the process that started it.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class LocalWorker:
         settings: Mapping[str, object] | None = None,
         start_timeout_s: float = 180.0,
         environment: Mapping[str, str] | None = None,
+        zygote: Zygote | None = None,
     ) -> None:
         self._options: dict[str, object] = {
             "kafka.bootstrap_servers": servers,
@@ -47,7 +51,8 @@ class LocalWorker:
         }
         self._timeout = start_timeout_s
         self._environment = dict(environment or {})
-        self._process: guard.Guarded | None = None
+        self._zygote = zygote
+        self._process: guard.Guarded | Forked | None = None
         self._port = 0
         self._directory = tempfile.TemporaryDirectory(prefix="trunkline-worker-")  # lives as long as this object
         self.log_file = Path(self._directory.name) / "worker.log"
@@ -61,14 +66,17 @@ class LocalWorker:
         self._port = 0
         with self.log_file.open("ab") as output:
             self._written = output.tell()
-            self._process = guard.run(
-                [sys.executable, "-m", "trunkline", "worker", *flags],
-                stdout=output,
-                stderr=output,
-                env=environment,
-                grace_s=30.0,
-                remove=[self._directory.name],
-            )
+            if self._zygote is not None:
+                self._process = self._zygote.fork(["worker", *flags], environment, self.log_file, GRACE_S)
+            else:
+                self._process = guard.run(
+                    [sys.executable, "-m", "trunkline", "worker", *flags],
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    grace_s=GRACE_S,
+                    remove=[self._directory.name],
+                )
         if wait:
             self.wait_ready()
 
@@ -117,7 +125,7 @@ class LocalWorker:
         )
 
     @property
-    def process(self) -> guard.Guarded:
+    def process(self) -> guard.Guarded | Forked:
         if self._process is None:
             raise RuntimeError("the worker was not started")
         return self._process

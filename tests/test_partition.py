@@ -1,6 +1,7 @@
 """Routing of one partition's records to streams, by the rules of docs/wire.md; a recorder stands for Kafka."""
 
-from dataclasses import dataclass, field
+import asyncio
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from wire import Audio, End, Flush, Options, Start, encode_final, encode_partial
 from wire.events import Gap, Marker, Partial, StreamEnd, Utterance
 from worker.batching.runner import Runner
 from worker.batching.scheduler import Scheduler
+from worker.delivery.table import Row, Table, row_key
 from worker.engine.interface import Tokens
-from worker.partition import Deployment, Partition
-from worker.settings import StreamSettings
+from worker.live import Deployment
+from worker.partition import Partition
+from worker.settings import KafkaSettings, StreamSettings
 from worker.telemetry.metrics import Metrics
+from worker.transcript.transcriber import Progress
 
 MODE = MODES[1]
 NOISE = np.random.default_rng(1).integers(-9000, 9000, 80_000).astype("<i2").tobytes()
@@ -37,17 +41,22 @@ class Speaking(FakeEngine):
 
 @dataclass
 class Recorder:
-    """In place of the publisher: what was told and rejected, after a trip over the wire."""
+    """In place of the outbox: what was told and rejected, after a trip over the wire."""
 
     told_items: list = field(default_factory=list)
     rejects: list = field(default_factory=list)
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def told(self, partition, stream, item):
-        (encode_partial if isinstance(item.event, Partial) else encode_final)(item.event)
-        assert item.timestamp > 0
-        self.told_items.append((stream, item.event))
+    def told(self, stream, items):
+        for item in items:
+            (encode_partial if isinstance(item.event, Partial) else encode_final)(item.event)
+            assert item.timestamp > 0
+            self.told_items.append((stream, item.event))
 
-    def rejected(self, partition, key, offset, rejected):
+    def take(self):
+        return []
+
+    def rejected(self, key, offset, rejected):
         encode_rejected(rejected)
         self.rejects.append((offset, key, rejected.reason))
 
@@ -62,13 +71,13 @@ class Recorder:
 class Harness:
     """A partition with a real scheduler, and the fake engine stepped on this thread."""
 
-    def __init__(self, read_until=0, first=50, **settings):
+    def __init__(self, table=None, first=50, info=INFO, **settings):
         self.out = Recorder()
         self.metrics = Metrics()
         self.scheduler = Scheduler(GEOMETRY, 4, 4, 4)
         self.settings = StreamSettings(sample_rate=16000, **settings)
-        deployment = Deployment(self.settings, MODE, INFO, self.scheduler, self.out, self.metrics)
-        self.partition = Partition(3, first, read_until, deployment)
+        deployment = Deployment(self.settings, MODE, info, self.scheduler)
+        self.partition = Partition(3, first, table or Table(), {}, deployment, self.out, KafkaSettings(), self.metrics)
         self.runner = Runner(Speaking(4), self.scheduler, lambda done: None, lambda error: None)
         self.offset = first
 
@@ -150,10 +159,40 @@ def test_a_foreign_nonce_is_rejected_and_the_stream_goes_on(record):
 
 
 def test_after_the_end_only_a_new_start_is_taken():
-    harness = Harness().send("s", start(), *speech(2), End("n"), audio(2), audio(2, "n"), Flush("f"), start("n"), End())
+    harness = Harness().send("s", start(), *speech(2), End("n"), audio(2), audio(2, "n"), Flush("f"), audio(0), End())
     assert harness.out.reasons == ["after_end"] * 4  # the end sent again is ignored
     harness.step().send("s", start("m"), *speech(2, "m"), End("m")).step()
     assert [e.head.id for e in harness.out.events("s")] == ["s/3-50/0", "s/3-50/1", "s/3-59/0", "s/3-59/1"]
+
+
+BATCH = [start(), *speech(2, "n"), Flush("f", "n", 3200), *speech(2, "n", 2), Flush("g", "n"), End("n", 6400)]
+
+
+@pytest.mark.parametrize("again", [BATCH[since:] for since in range(len(BATCH))])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_stream_sent_last_may_come_again_after_its_end(again, restarted):
+    once = Harness().send("s", *BATCH).step()
+    harness = Harness().send("s", *BATCH).step()
+    if restarted:  # all is published, and another worker goes on
+        (row,) = harness.partition._told
+        after = Harness(Table(read=harness.offset, ended={row_key("s", 3, 50): row}), harness.offset)
+        after.out, after.partition.outbox = harness.out, harness.out
+        harness = after
+    harness.send("s", *again, *again).step()
+    assert harness.out.events("s") == once.out.events("s")
+    assert harness.out.rejects == []
+    assert harness.count("records_duplicate_total") == 2 * len(again)
+    harness.send("s", audio(4, "n"), audio(3), Flush("h", "n"))  # these are new
+    assert harness.out.reasons == ["after_end"] * 3
+
+
+def test_a_flush_sent_again_is_answered_once():
+    harness = Harness().send("s", start(), *speech(2), Flush("f"), Flush("g"), *speech(2), Flush("f"), Flush("g"))
+    harness.send("s", *speech(2, first=2), Flush("f", position=6400), End()).step()
+    events = harness.out.events("s")
+    assert [e.flush_id for e in events if isinstance(e, Marker)] == ["f", "g", "f"]  # the last at another position
+    assert harness.count("records_duplicate_total") == 4
+    assert harness.out.rejects == []
 
 
 def test_audio_without_a_start_is_taken_with_the_defaults():
@@ -181,11 +220,7 @@ def test_a_start_that_the_model_cannot_serve_is_rejected(options, reason):
 
 
 def test_a_decoder_that_the_model_lacks_is_rejected_and_a_living_stream_stays():
-    harness = Harness()
-    deployment = harness.partition.deployment
-    info = type(INFO)(INFO.model_id, GEOMETRY, INFO.pieces, INFO.look_aheads, ("rnnt",))
-    only = Deployment(deployment.settings, MODE, info, harness.scheduler, harness.out, harness.metrics)
-    harness.partition.deployment = only
+    harness = Harness(info=replace(INFO, decoders=("rnnt",)))
     harness.send("s", start("a"), *speech(2, "a"), start("b", decoder="ctc"), *speech(2, "a", 2), End()).step()
     assert harness.out.rejects == [(53, b"s", "decoder_not_supported")]
     assert harness.out.events("s")[-1].duration == 400
@@ -194,7 +229,7 @@ def test_a_decoder_that_the_model_lacks_is_rejected_and_a_living_stream_stays():
 def test_what_a_stream_asks_for_wins_over_the_defaults():
     harness = Harness(idle_ms=1000)
     harness.send("s", start(look_ahead=0, decoder="ctc", endpoint_ms=1, partials=False), *speech(8))
-    (live,) = harness.partition._live
+    (live,) = harness.partition.live
     assert (live.feed.mode.look_ahead, live.feed.mode.decoder, live.idle_s) == (0, "ctc", 1.0)
     harness.step().send("s", End()).step()
     assert all(not isinstance(event, Partial) for _, event in harness.out.told_items)
@@ -247,7 +282,9 @@ def test_a_missing_tail_at_the_end_is_a_gap_before_the_end():
 
 def test_what_was_complete_before_the_restart_is_passed_over_silently():
     """Resumed at 50, where a live stream began; records up to 60 were read before."""
-    harness = Harness(read_until=60).send("live", start())
+    complete = start(endpoint_ms=800, max_utterance_ms=30_000, idle_ms=60_000, look_ahead=0, decoder="rnnt")
+    row = Row("live", 50, "n", complete, Progress(), "fake")
+    harness = Harness(Table(read=60, live={row_key("live", 3, 50): row})).send("live", start())
     harness.send("old", audio(7, "o"), Flush("f", "o"), End("o"), audio(8), Flush("f"), End())
     harness.send("live", *speech(2)).step()
     assert (harness.offset, harness.out.rejects) == (59, [])
@@ -274,14 +311,14 @@ def test_a_silent_stream_is_ended_when_it_was_idle_for_long():
     harness = Harness(idle_ms=60_000).send("s", start(), *speech(4)).send("t", start()).send("u", start(idle_ms=90_000))
     harness.partition.end_idle_streams()
     assert harness.partition.open_streams == 3
-    for live in harness.partition._live:
+    for live in harness.partition.live:
         live.touched -= 61
     harness.send("s", start())  # sent again: a record all the same
     harness.partition.end_idle_streams()
     harness.step()
     assert [e.reason for e in harness.out.events("t")] == ["idle"]
     assert harness.partition.open_streams == 2
-    for live in harness.partition._live:
+    for live in harness.partition.live:
         live.touched -= 61
     harness.partition.end_idle_streams()
     harness.step()

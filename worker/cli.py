@@ -1,19 +1,23 @@
-"""`trunkline worker`: run one worker."""
+"""`trunkline worker`: run one worker; `trunkline worker drain`: stop one."""
 
 import asyncio
 import logging
 import sys
 from collections.abc import Sequence
 
+from worker import drain
 from worker.engine.interface import ModelUnavailable, UnsupportedModel
-from worker.service import Service, StartError
+from worker.service import Service
 from worker.settings import Settings, SettingsError, load
+from worker.starting import StartError
 
 EXIT_SETTINGS = 2
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit codes: 0 drained after SIGTERM or Ctrl-C, 1 could not start or a fault, 2 wrong settings."""
+    if argv[:1] == ["drain"]:
+        return drain.main(argv[1:])
     try:
         settings = load(argv)
     except SettingsError as error:

@@ -1,42 +1,46 @@
 """The worker: the one module that wires all parts.
 
-Reader -> Partition -> Scheduler -> Runner (thread) -> Partition -> Publisher
-                                                                      |
-                                                 Committer <- acknowledged
+Reader -> Partition -> Scheduler -> Runner (thread) -> Partition -> Outbox -> Committer -> Ledger
+              |                          |                             |
+              +----- Checkpointer <------+ (copies of slots)           +----> Partials
 """
 
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from worker.admission import Admission
 from worker.batching.runner import Done, Runner
 from worker.batching.scheduler import Scheduler
-from worker.delivery.offsets import Committer
-from worker.delivery.publisher import Publisher
-from worker.engine.interface import Engine, Mode, Row
-from worker.ingest import topics
+from worker.delivery.committer import Committer
+from worker.delivery.ledger import Aborted, Ledger, Lost, PlainLedger, TransactionalLedger
+from worker.delivery.outbox import Outbox
+from worker.delivery.partials import Partials
+from worker.engine.interface import Engine
+from worker.ingest import assignment
+from worker.ingest.assignment import Restored
+from worker.ingest.ownership import Holding
 from worker.ingest.reader import Reader
-from worker.partition import Deployment, LiveStream, Partition
+from worker.live import Deployment, LiveStream
+from worker.partition import Partition
 from worker.settings import Settings
+from worker.starting import StartError, check_topics, load_unless, make_store
+from worker.state.checkpointer import Checkpointer, Pace
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.server import TelemetryServer
 
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_S = 0.5
+LEAVE_S = 2.0  # to leave the group, at least
 # The event loop or the model's thread standing still for so long is a fault, not load: a step takes seconds at most.
 HEARTBEAT_TIMEOUT_S = 60.0
-BYTES_PER_SAMPLE = 4
-
-
-class StartError(Exception):
-    """The worker cannot start; the text says what is wrong and what to do."""
 
 
 class Service:
@@ -52,150 +56,163 @@ class Service:
 
     async def run(self) -> int:
         """Start, work until SIGTERM or a fault, drain. Raises StartError, UnsupportedModel."""
-        telemetry = self._serve_telemetry()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        telemetry = self._serve_telemetry(drain=lambda: loop.call_soon_threadsafe(stop.set))
         try:
-            return await self._run()
+            return await self._run(stop)
         finally:
             telemetry.stop()
 
-    async def _run(self) -> int:
+    async def _run(self, stop: asyncio.Event) -> int:
         settings = self._settings
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await self._check_topics()
+        await check_topics(settings.kafka, self._client)
+        store = make_store(settings.state)
         self._starting = "loading the model"
-        engine = await self._load_unless(stop)
-        mode = self._mode(engine)
+        loaded = await load_unless(stop, settings)
+        engine, mode = loaded.engine, loaded.mode
+        described = {"id": engine.info.model_id, "look_ahead": str(mode.look_ahead), "decoder": mode.decoder}
+        self._metrics.model.info(described)
+        self._metrics.slots.set(engine.slots)
         scheduler = Scheduler(
             engine.info.geometry,
             settings.batching.slots,
             settings.batching.max_batch,
             settings.batching.max_frames,
         )
-        publisher = Publisher(settings.kafka.topics, self._client, settings.kafka.request_timeout_ms, self._metrics)
         failed: asyncio.Future[None] = loop.create_future()
+        checkpointer = Checkpointer(
+            store,
+            scheduler,
+            loaded.fingerprint,
+            Pace(settings.state.checkpoint_after_ms, settings.state.checkpoint_mb_per_s * 1_000_000),
+            f"{settings.state.key_prefix}{settings.kafka.group}:{settings.kafka.audio_topic}:",
+            self._metrics,
+        )
         self._runner = Runner(
             engine,
             scheduler,
-            deliver=lambda done: loop.call_soon_threadsafe(self._deliver, done, engine),
+            deliver=lambda done: loop.call_soon_threadsafe(_guarded, failed, self._deliver, done, engine),
             fail=lambda error: loop.call_soon_threadsafe(_fail, failed, error),
+            captured=lambda feed, slot: loop.call_soon_threadsafe(_guarded, failed, checkpointer.captured, feed, slot),
         )
-        deployment = Deployment(settings.stream, mode, engine.info, scheduler, publisher, self._metrics)
-        reader = Reader(
-            settings.kafka,
-            self._client,
-            make_partition=lambda number, resume, read: Partition(number, resume, read, deployment),
-            pressure=lambda: self._pressure(scheduler),
+        deployment = Deployment(settings.stream, mode, engine.info, scheduler)
+        partials = Partials(
+            settings.kafka.partial_topic, self._client, settings.kafka.request_timeout_ms, self._metrics
         )
-        committer = Committer(reader.consumer, settings.kafka.audio_topic, publisher, settings.kafka.commit_interval_ms)
-        reader.committer = committer
+        reader, admission = self._reader(deployment, partials, checkpointer, scheduler)
         self._starting = "joining the consumer group"
+        await store.start()
         try:
-            await publisher.start()
             await reader.start()
         except TimeoutError:
-            await publisher.stop()
-            raise StartError(f"Kafka at {settings.kafka.bootstrap_servers} does not answer") from None
+            raise StartError(
+                f"Kafka at {settings.kafka.bootstrap_servers}: joining group {settings.kafka.group!r} takes too long"
+            ) from None
         self._runner.start()
         self._starting = None
         log.info("ready: %s", engine.info.model_id)
+
+        def live_streams() -> list[LiveStream]:
+            return [live for partition in reader.partitions for live in partition.live]
+
         reading = asyncio.create_task(reader.run(), name="reader")
+        checkpointing = asyncio.create_task(checkpointer.run(live_streams), name="checkpointer")
+        sending = asyncio.create_task(partials.run(), name="partials")
+        admitting = asyncio.create_task(admission.run(), name="admission")
         tasks: list[asyncio.Future[Any]] = [
             asyncio.create_task(stop.wait(), name="stop"),
             reading,
-            asyncio.create_task(committer.run(reader.partitions), name="committer"),
-            asyncio.create_task(self._housekeeping(reader, scheduler, publisher, engine), name="housekeeping"),
+            checkpointing,
+            sending,
+            admitting,
+            admission.fault,
+            asyncio.create_task(self._housekeeping(reader, scheduler, checkpointer, engine), name="housekeeping"),
             failed,
-            publisher.failed,
         ]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         faults = [task.exception() for task in tasks if task.done() and task.exception() is not None]
         for fault in faults:
             log.critical("the worker stops: %s", fault, exc_info=fault)
+        told = time.monotonic()
         reader.stop_reading()
+        admitting.cancel()
         if not faults:
             self._starting = "draining"
-            await self._drain(reading, reader, scheduler, committer)
+            await self._drain(reading, reader, scheduler, checkpointer, live_streams)
         for task in tasks:
             task.cancel()
         scheduler.stop()
-        await reader.leave()
-        await publisher.stop()
+        try:
+            async with asyncio.timeout(max(LEAVE_S, told + settings.drain_timeout_s - time.monotonic())):
+                await reader.leave()
+                await asyncio.wait(tasks)
+                await store.close()
+        except TimeoutError:
+            log.warning("the brokers do not answer; the group notices by its session time-out that the worker is gone")
         return 1 if faults else 0
 
     async def _drain(
-        self, reading: "asyncio.Future[Any]", reader: Reader, scheduler: Scheduler, committer: Committer
+        self,
+        reading: "asyncio.Future[Any]",
+        reader: Reader,
+        scheduler: Scheduler,
+        checkpointer: Checkpointer,
+        live_streams: Callable[[], list[LiveStream]],
     ) -> None:
-        """Publish and commit what was read; live streams are read again by their next owner."""
+        """Hear what was read, for a third of the time; then checkpoint every stream as it is, and commit.
+
+        Their next owner goes on from there. Leaving the group has the last fifth of the time.
+        """
+        time_s = self._settings.drain_timeout_s
         try:
-            async with asyncio.timeout(self._settings.drain_timeout_s):
+            async with asyncio.timeout(0.8 * time_s):
                 await reading
-                while not scheduler.idle:  # noqa: ASYNC110 the scheduler belongs to a thread
+                began = time.monotonic()
+                while not scheduler.idle and time.monotonic() - began < time_s / 3:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)  # the scheduler belongs to a thread: nothing to await
+                scheduler.hold()
+                while not scheduler.at_rest:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0)  # let the last step's results in
-                await committer.commit(list(reader.partitions.values()))
+                await checkpointer.save_all(live_streams, time_s / 4)
+                await reader.owned.commit()
         except TimeoutError:
-            log.warning("draining took longer than %d s; the rest is read again", self._settings.drain_timeout_s)
+            log.warning("draining took longer than %.0f s; the rest is read again", 0.8 * time_s)
+        except (Aborted, Lost) as error:
+            log.warning("the last commit failed; its events are published by the next owner: %s", error)
 
-    async def _check_topics(self) -> None:
-        kafka = self._settings.kafka
-        try:
-            async with asyncio.timeout(kafka.request_timeout_ms / 1000):
-                problems = await topics.check(kafka.topics, **self._client)
-        except (TimeoutError, OSError) as error:
-            raise StartError(f"Kafka at {kafka.bootstrap_servers} does not answer: {error}") from None
-        except Exception as error:
-            raise StartError(f"Kafka at {kafka.bootstrap_servers}: {error}") from error
-        if problems:
-            raise StartError("the topics are not as the worker needs them:\n" + "\n".join(f"  - {p}" for p in problems))
+    def _reader(
+        self, deployment: Deployment, partials: Partials, checkpointer: Checkpointer, scheduler: Scheduler
+    ) -> tuple[Reader, Admission]:
+        """The reader, what it makes for each partition that it is given, and who may hold memory there."""
+        kafka, metrics = self._settings.kafka, self._metrics
 
-    async def _load_unless(self, stop: asyncio.Event) -> Engine:
-        """Load the model; a stop in that time ends the process at once, since nothing is owned or owed yet."""
-        loading = asyncio.get_running_loop().run_in_executor(None, self._load_engine)
-        stopping = asyncio.create_task(stop.wait())
-        either: list[asyncio.Future[Any]] = [loading, stopping]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not loading.done():
-            log.info("told to stop while loading the model")
-            logging.shutdown()
-            os._exit(0)  # an orderly exit would wait for the thread that loads
-        stopping.cancel()
-        return loading.result()
+        async def restore(consumer: AIOKafkaConsumer, place: TopicPartition) -> Restored:
+            def ledger(number: int) -> Ledger:
+                if kafka.delivery == "exactly_once":
+                    return TransactionalLedger(kafka, self._client, number)
+                return PlainLedger(kafka, self._client, number, consumer)
 
-    def _load_engine(self) -> Engine:
-        import torch
+            return await assignment.restore(place, consumer, kafka, self._client, ledger, checkpointer)
 
-        from worker.engine.build import build
-        from worker.engine.model import load
+        def hold(number: int, restored: Restored) -> Holding:
+            outbox = Outbox(number, kafka.topics, partials)
+            partition = Partition(
+                number, restored.resume, restored.table, restored.checkpoints, deployment, outbox, kafka, metrics
+            )
+            committer = Committer(partition, restored.ledger, kafka, metrics, checkpointer.discard)
+            return Holding(partition, committer, asyncio.create_task(committer.run(), name=f"commit {number}"))
 
-        settings = self._settings.model
-        # the event loop needs a core; step threads that wait for each other on a busy one cost more than they bring
-        torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // 2))
-        began = time.monotonic()
-        model = load(settings.source, settings.device, settings.id)
-        batching = self._settings.batching
-        engine = build(model, batching.slots, settings.engine, settings.dtype, batching.max_frames)
-        mode = self._mode(engine)
-        engine.open(0, mode)
-        silence = np.zeros(engine.info.geometry.chunk_end(mode.look_ahead, 1), dtype=np.float32)
-        engine.step([Row(0, silence, last=True)])  # what is made on first use is made before the first call
-        log.info("model %s loaded in %.1f s", engine.info.model_id, time.monotonic() - began)
-        return engine
-
-    def _mode(self, engine: Engine) -> Mode:
-        settings, info = self._settings.model, engine.info
-        decoder = info.decoders[0] if settings.decoder == "auto" else settings.decoder
-        if settings.look_ahead not in info.look_aheads:
-            have = ", ".join(map(str, info.look_aheads))
-            raise StartError(f"model.look_ahead is {settings.look_ahead}: {info.model_id} has {have}")
-        if decoder not in info.decoders:
-            have = ", ".join(info.decoders)
-            raise StartError(f"model.decoder is {decoder!r}: {info.model_id} has {have}")
-        self._metrics.model.info({"id": info.model_id, "look_ahead": str(settings.look_ahead), "decoder": decoder})
-        self._metrics.slots.set(engine.slots)
-        return Mode(settings.look_ahead, decoder)
+        reader = Reader(kafka, self._client, restore, hold, pressure=lambda: admission.pressure())
+        memory = self._settings.batching.memory_mb * 1_000_000
+        admission = Admission(
+            scheduler, memory, lambda: reader.partitions, kafka.audio_topic, self._client, checkpointer
+        )
+        return reader, admission
 
     def _deliver(self, done: Done, engine: Engine) -> None:
         if done.rows:
@@ -208,44 +225,45 @@ class Service:
             live: LiveStream = work.feed.owner
             live.partition.heard(live, tokens, work.last)
 
-    def _pressure(self, scheduler: Scheduler) -> bool:
-        """Waiting audio fills its memory. Never while the engine has nothing to do: reading on is the way out."""
-        limit = self._settings.batching.memory_mb * 1_000_000
-        return scheduler.waiting_samples * BYTES_PER_SAMPLE > limit and not scheduler.idle
-
-    async def _housekeeping(self, reader: Reader, scheduler: Scheduler, publisher: Publisher, engine: Engine) -> None:
+    async def _housekeeping(
+        self, reader: Reader, scheduler: Scheduler, checkpointer: Checkpointer, engine: Engine
+    ) -> None:
         rate, rebalances = engine.info.geometry.sample_rate, 0
         while True:
             self._beat = time.monotonic()
             metrics, occupancy = self._metrics, scheduler.occupancy()
-            partitions = list(reader.partitions.values())
+            partitions = reader.partitions
             for state, count in (
                 ("active", occupancy.active),
                 ("spilled", occupancy.spilled),
                 ("waiting", occupancy.waiting),
+                ("parked", sum(len(p.parking) for p in partitions)),
                 ("open", sum(p.open_streams for p in partitions)),
             ):
                 metrics.streams.labels(state).set(count)
             metrics.ready.set(occupancy.ready)
             metrics.queue.set(occupancy.samples / rate)
-            metrics.unacknowledged.set(publisher.backlog)
+            metrics.unpublished.set(sum(len(p.outbox) for p in partitions))
+            metrics.store_up.set(checkpointer.available)
             metrics.paused.set(reader.paused)
             metrics.partitions.set(len(partitions))
-            metrics.rebalances.inc(reader.rebalances - rebalances)
-            rebalances = reader.rebalances
+            metrics.rebalances.inc(reader.owned.rebalances - rebalances)
+            rebalances = reader.owned.rebalances
             metrics.lag.clear()
             for partition in partitions:
                 caught_up = await reader.caught_up(partition.number)
                 metrics.lag.labels(str(partition.number)).set(_lag(partition, caught_up))
                 if caught_up:
                     partition.end_idle_streams()
+                elif not reader.reads(partition.number):
+                    partition.stop_clock()
             await asyncio.sleep(HOUSEKEEPING_S)
 
-    def _serve_telemetry(self) -> TelemetryServer:
+    def _serve_telemetry(self, drain: Callable[[], object]) -> TelemetryServer:
         settings = self._settings.telemetry
         try:
             server = TelemetryServer(
-                settings.host, settings.port, self._metrics.registry, self._health, lambda: self._starting
+                settings.host, settings.port, self._metrics.registry, self._health, lambda: self._starting, drain
             )
         except OSError as error:
             raise StartError(f"telemetry.port {settings.host}:{settings.port}: {error.strerror}") from None
@@ -270,6 +288,14 @@ def _lag(partition: Partition, caught_up: bool) -> float:
         times.append(partition.last_timestamp)
     known = [t for t in times if t is not None]
     return max(0.0, time.time() - min(known) / 1000) if known else 0.0
+
+
+def _guarded(failed: "asyncio.Future[None]", take: Callable[..., object], *arguments: Any) -> None:
+    """A result that cannot be taken must not be lost without a word: the worker stops, and all is replayed."""
+    try:
+        take(*arguments)
+    except Exception as error:
+        _fail(failed, error)
 
 
 def _fail(future: "asyncio.Future[None]", error: BaseException) -> None:

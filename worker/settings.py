@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -25,7 +25,7 @@ from wire.records import SAMPLE_RATES, Encoding
 from wire.topics import Topics
 
 PREFIX = "TRUNKLINE_"
-NOT_SETTINGS = frozenset({"TRUNKLINE_CONFIG", "TRUNKLINE_TESTS_NO_SKIP"})
+NOT_SETTINGS = frozenset({"TRUNKLINE_CONFIG", "TRUNKLINE_FAILPOINT", "TRUNKLINE_TESTS_NO_SKIP"})
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -46,7 +46,24 @@ class KafkaSettings(Section):
         default=10_000, description="A worker silent for so long loses its partitions."
     )
     request_timeout_ms: Positive = Field(default=15_000, description="Deadline of one request, and of start and stop.")
-    commit_interval_ms: Positive = Field(default=1_000, description="How often input offsets are committed.")
+    delivery: Literal["exactly_once", "at_least_once"] = Field(
+        default="exactly_once",
+        description="`exactly_once` needs transactions; `at_least_once` is for clusters without them.",
+    )
+    transaction_timeout_ms: Positive = Field(
+        default=60_000, description="A transaction that takes longer is given up; also how long brokers keep one open."
+    )
+    commit_interval_ms: Positive = Field(
+        default=3_000, description="How often the stream table and the offsets move on when there is no event."
+    )
+    commit_spacing_ms: Annotated[int, Field(ge=0)] = Field(
+        default=50, description="From one transaction of a partition to the next at least; events wait so long at most."
+    )
+    instance_id: str | None = Field(
+        default=None,
+        description="Static membership: a restart within the session time-out keeps its partitions, but while the "
+        "worker is down nobody else reads them, and a drain does not hand them over. Unique in the group.",
+    )
     max_poll_records: Positive = Field(default=500, description="Records taken in one turn of the event loop.")
 
     @property
@@ -108,6 +125,33 @@ class StreamSettings(Section):
     max_gap_ms: Positive = Field(default=86_400_000, description="A position further ahead than this is rejected.")
 
 
+class StateSettings(Section):
+    store: Literal["device", "redis"] = Field(
+        default="device",
+        description="Where a stream's state survives its worker: `device` nowhere (its audio is read again from its "
+        "first record), `redis` in checkpoints.",
+    )
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0", description="`redis://`, or `rediss://` for TLS; host, port, database."
+    )
+    redis_username: str | None = Field(default=None, description="ACL user.")
+    redis_password: SecretStr | None = Field(default=None, description="Of the ACL user or of the default user.")
+    redis_ca_file: str | None = Field(default=None, description="Certificates to trust; the system's if not given.")
+    redis_cert_file: str | None = Field(default=None, description="Client certificate, where the server asks for one.")
+    redis_key_file: str | None = Field(default=None, description="Key of the client certificate.")
+    key_prefix: str = Field(default="trunkline:", description="Before every key.")
+    ttl_s: Positive = Field(
+        default=172_800, description="Redis forgets a checkpoint after so long; more than the audio topic's retention."
+    )
+    timeout_ms: Positive = Field(default=2_000, description="Deadline of one request to Redis.")
+    checkpoint_after_ms: Positive = Field(
+        default=10_000, description="A stream is checkpointed when a restart would have to compute so much audio again."
+    )
+    checkpoint_mb_per_s: Annotated[float, Field(gt=0)] = Field(
+        default=50.0, description="Bandwidth to Redis that checkpoints may take, in MB/s."
+    )
+
+
 class TelemetrySettings(Section):
     host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=9090, description="0 takes a free port and logs it.")
@@ -129,6 +173,7 @@ class Settings(BaseSettings):
     model: ModelSettings
     batching: BatchingSettings = BatchingSettings()
     stream: StreamSettings = StreamSettings()
+    state: StateSettings = StateSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     drain_timeout_s: Positive = Field(default=20, description="Time to publish what was heard after SIGTERM.")
 

@@ -41,7 +41,6 @@ class FakeEngine:
     def save(self, slot: int) -> SlotState:
         found = self.held[slot]
         assert found is not None, "saved a slot that was never opened"
-        self.held[slot] = None
         return SlotState(found.mode, {"serial": found.serial}, {"heard": list(found.heard)})
 
     def load(self, slot: int, state: SlotState) -> None:

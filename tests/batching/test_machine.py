@@ -1,4 +1,9 @@
-"""Any interleaving of streams, steps and drops: every stream's audio is heard once, in order, in its own state."""
+"""Any interleaving of streams, steps, captures and drops: all audio is heard once, in order, in its stream's state.
+
+A capture is a stream's state of one moment: moved to another engine then, it hears the rest as if nothing had been.
+"""
+
+from collections import deque
 
 import numpy as np
 from hypothesis import settings
@@ -22,6 +27,12 @@ class Stream:
         self.dropped = False
         self.feed = None
 
+    def moved(self):
+        """The same stream for another scheduler."""
+        other = Stream(self.mode, 0)
+        other.first, other.sent, other.heard, other.ended = self.first, [*self.sent], [*self.heard], self.ended
+        return other
+
     def audio(self, samples):
         start = self.first + len(self.sent) * 20_000 + self.sent[-1]
         self.sent[-1] += samples
@@ -44,6 +55,27 @@ def blocked():
     raise AssertionError("streams are ready, but none was taken")
 
 
+def hear_rest(stream, state, slot):
+    """Play a captured stream to its end in another scheduler and another slot."""
+    scheduler, engine = Scheduler(GEOMETRY, 2, 2, 2), FakeEngine(2)
+    runner = Runner(engine, scheduler, lambda done: None, lambda error: None)
+    other = Stream(stream.mode, 99)
+    other.feed = scheduler.admit(stream.mode, other)
+    scheduler.push(other.feed, other.audio(1480))
+    stream.feed = scheduler.admit(stream.mode, stream, state, slot)
+    if not stream.ended:
+        scheduler.push(stream.feed, stream.audio(1500))
+        scheduler.close(stream.feed, ending=True)
+    while scheduler.occupancy().ready:
+        batch = scheduler.take()
+        runner._step(batch)
+        for work in batch.work:
+            work.feed.owner.hear(work.row, work.last)
+        scheduler.done(batch)
+    assert stream.heard == [*stream.sent, 0]
+    assert scheduler.occupancy().active == 1  # the other stream
+
+
 class Machine(RuleBasedStateMachine):
     streams = Bundle("streams")
 
@@ -53,9 +85,11 @@ class Machine(RuleBasedStateMachine):
         self.scheduler = Scheduler(GEOMETRY, slots, max_batch, max_frames)
         self.scheduler._changed.wait = blocked
         self.engine = FakeEngine(slots)
-        self.runner = Runner(self.engine, self.scheduler, lambda done: None, lambda error: None)
+        self.loop = deque()  # what the thread has called back, not yet seen by the loop
+        self.runner = Runner(self.engine, self.scheduler, lambda done: None, lambda error: None, self.copied)
         self.all = []
         self.batch = None
+        self.asked = 0
 
     @rule(target=streams, mode=st.sampled_from(MODES))
     def admit(self, mode):
@@ -86,28 +120,54 @@ class Machine(RuleBasedStateMachine):
         stream.ended = stream.dropped = True
         self.scheduler.drop(stream.feed)
 
+    @rule(stream=streams)
+    def capture(self, stream):
+        expected = not (stream.feed.capturing or stream.feed.dropped or stream.feed.finished)
+        assert self.scheduler.capture(stream.feed) == expected
+        self.asked += expected
+
+    def copied(self, feed, slot):
+        self.loop.append(lambda: self.captured(feed, slot))
+
+    def captured(self, feed, slot):
+        self.asked -= 1
+        state = self.scheduler.captured(feed)
+        if feed.dropped:
+            assert state is None
+            return
+        assert sum(run["received"] - run["taken"] for run in state.runs) == sum(feed.owner.sent) - sum(feed.owner.heard)
+        hear_rest(feed.owner.moved(), state, slot)
+
     @rule()
     def take(self):
-        if self.batch is not None or self.scheduler.occupancy().ready == 0:
+        if self.batch is not None:
             return
-        if any(not entry[2].dropped for heap in self.scheduler._ready.values() for entry in heap):
+        ready = any(not entry[2].dropped for heap in self.scheduler._ready.values() for entry in heap)
+        if ready or self.scheduler._wanted:
             self.batch = self.scheduler.take()
             feeds = [work.feed for work in self.batch.work]
-            assert 0 < len(feeds) <= self.cap
+            assert len(feeds) <= self.cap
+            assert feeds or self.batch.capture
+            assert bool(feeds) == ready
             assert len(set(feeds)) == len(feeds)
-            assert len({feed.mode for feed in feeds}) == 1
+            assert len({feed.mode for feed in feeds}) <= 1
             assert not any(feed.dropped for feed in feeds)
 
     @rule()
     def step(self):
+        """The thread: results come to the loop in order, some time later."""
         if self.batch is None:
             return
         batch, self.batch = self.batch, None
         done = self.runner._step(batch)
         assert [work for work, _ in done.results] == batch.work
-        for work in batch.work:
-            work.feed.owner.hear(work.row, work.last)
+        self.loop.append(lambda: [work.feed.owner.hear(work.row, work.last) for work in batch.work])
         self.scheduler.done(batch)
+
+    @rule()
+    def hear(self):
+        if self.loop:
+            self.loop.popleft()()
 
     @invariant()
     def the_books_are_right(self):
@@ -131,11 +191,12 @@ class Machine(RuleBasedStateMachine):
                 self.scheduler.close(stream.feed, ending=True)
         for _ in range(10_000):
             self.step()
-            if self.scheduler.idle:
-                break
             self.take()
             if self.batch is None:
                 break
+        while self.loop:
+            self.loop.popleft()()
+        assert self.asked == 0  # every request was answered
         for stream in self.all:
             if not stream.dropped:
                 assert stream.heard == [*stream.sent, 0]

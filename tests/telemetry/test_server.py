@@ -18,11 +18,18 @@ class Probes:
         self.healthy: str | None = None
         self.ready: str | None = None
         self.metrics = Metrics()
-        self.server = TelemetryServer("127.0.0.1", 0, self.metrics.registry, lambda: self.healthy, lambda: self.ready)
+        self.drains = 0
+        self.server = TelemetryServer(
+            "127.0.0.1", 0, self.metrics.registry, lambda: self.healthy, lambda: self.ready, self.drain
+        )
 
-    def get(self, path):
+    def drain(self) -> None:
+        self.drains += 1
+
+    def get(self, path, method="GET"):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.server.port}{path}", method=method)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.server.port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, answer.headers["Content-Type"], answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.headers["Content-Type"], error.read().decode()
@@ -67,13 +74,25 @@ def test_a_probe_that_breaks_fails(probes):
     assert probes.get("/readyz")[0] == 200
 
 
+def test_a_drain_is_begun_by_a_post_from_this_machine_only(probes):
+    assert probes.get("/drain")[0] == 405
+    assert probes.drains == 0
+    assert probes.get("/drain", "POST")[0] == 202
+    assert probes.drains == 1
+    answered: list[str] = []
+    elsewhere = {"PATH_INFO": "/drain", "REQUEST_METHOD": "POST", "REMOTE_ADDR": "10.1.2.3"}
+    probes.server._answer(elsewhere, lambda status, headers: answered.append(status))
+    assert answered == ["403 Forbidden"]
+    assert probes.drains == 1
+
+
 def test_the_port_is_free_again_after_stop():
     first = Probes()
     first.server.start()
     port = first.server.port
     with pytest.raises(OSError, match="in use"):
-        TelemetryServer("127.0.0.1", port, first.metrics.registry, lambda: None, lambda: None)
+        TelemetryServer("127.0.0.1", port, first.metrics.registry, lambda: None, lambda: None, lambda: None)
     first.server.stop()
-    again = TelemetryServer("127.0.0.1", port, first.metrics.registry, lambda: None, lambda: None)
+    again = TelemetryServer("127.0.0.1", port, first.metrics.registry, lambda: None, lambda: None, lambda: None)
     again.start()
     again.stop()

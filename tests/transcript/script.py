@@ -6,7 +6,7 @@ from wire import decode_final, decode_partial, encode_final, encode_partial
 from wire.events import Partial
 from worker.engine.interface import Geometry, Tokens
 from worker.stream.segment import Boundary, Loss, Segment, Source
-from worker.transcript.transcriber import Endpointing, Identity, Transcriber
+from worker.transcript.transcriber import Endpointing, Identity, Progress, Transcriber
 
 PIECES = ("▁", "▁a", "▁b", "c", ",", "▁d")
 ID = {piece: number for number, piece in enumerate(PIECES)}
@@ -14,6 +14,7 @@ LOOK_AHEAD = 1
 GEOMETRY = Geometry(sample_rate=16000, hop=160, half_window=200, subsampling=8, recompute={0: 0, 1: 0, 6: 0})
 REGULAR = Geometry(sample_rate=16000, hop=160, half_window=200, subsampling=8, recompute={1: 3})
 IDENTITY = Identity("s/0", 3, 100, "m", "call", "agent", "en", {"x": 1})
+NOTHING = Progress()
 FRAME = GEOMETRY.frame_samples
 FRAME_MS = 80
 
@@ -44,9 +45,9 @@ def source(offset):
     return Source(offset, 1000 + 7 * offset)
 
 
-def transcriber(silence_ms=800, max_utterance_ms=30_000, partials=True, geometry=GEOMETRY):
+def transcriber(silence_ms=800, max_utterance_ms=30_000, partials=True, geometry=GEOMETRY, published=NOTHING):
     endpointing = Endpointing(silence_ms, max_utterance_ms, partials)
-    return Transcriber(IDENTITY, endpointing, PIECES, geometry, LOOK_AHEAD)
+    return Transcriber(IDENTITY, endpointing, PIECES, geometry, LOOK_AHEAD, published)
 
 
 def tell(listener, script, cuts=(), early=0, geometry=GEOMETRY):

@@ -34,10 +34,10 @@ def hear(*pieces, hypothesis=None):
 )
 def test_pieces_become_words(pieces, text, stable):
     hypothesis = hear(*pieces)
-    assert (hypothesis.text, hypothesis.stable) == (text, stable)
+    assert (hypothesis.text(), hypothesis.stable()) == (text, stable)
     taken = hypothesis.take()
     assert " ".join(word.text for word in taken) == text
-    assert (hypothesis.text, hypothesis.words) == ("", [])
+    assert (hypothesis.text(), hypothesis.words) == ("", [])
 
 
 def test_a_word_lasts_from_its_first_piece_to_the_end_of_its_last():
@@ -69,7 +69,7 @@ def test_the_last_word_may_stay_and_grow():
     hypothesis = hear("▁hel", "lo", "▁wor")
     assert [word.text for word in hypothesis.take(keep_last=True)] == ["hello"]
     hear("ld", hypothesis=hypothesis)
-    assert hypothesis.text == "world"
+    assert hypothesis.text() == "world"
     assert hypothesis.tokens == 2
 
 
@@ -78,11 +78,11 @@ def test_what_is_stable_never_changes(pieces):
     hypothesis, before = Hypothesis(PIECES), ("", "")
     for frame, piece in enumerate(pieces):
         hypothesis.add(ID[piece], frame, 1.0)
-        text, stable = hypothesis.text, hypothesis.stable
+        text, stable = hypothesis.text(), hypothesis.stable()
         assert text.startswith(stable)
         assert text.startswith(before[1])
         assert stable.startswith(before[1])
         before = text, stable
     letters = "".join(pieces).replace("▁", "")
-    assert hypothesis.text.replace(" ", "") == letters
+    assert hypothesis.text().replace(" ", "") == letters
     assert hypothesis.tokens == len(pieces)

@@ -1,12 +1,25 @@
 """One stream's audio on its way to the engine."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from worker.engine.interface import Geometry, Mode, Samples, SlotState
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """A feed's audio as plain values, but for the mode.
+
+    `runs`: one map a segment that the engine has not finished: samples (not yet taken, float32 little-endian),
+    received and taken (samples of the segment), chunks (taken), closed.
+    """
+
+    mode: Mode
+    runs: list[dict[str, Any]]
+    ending: bool
 
 
 @dataclass(slots=True)
@@ -20,9 +33,41 @@ class _Run:
     chunks: int = 0  # chunks of the segment taken
     closed: float | None = None  # clock
 
+    def push(self, samples: Samples, now: float) -> None:
+        self.pieces.append(samples)
+        self.received += len(samples)
+        self.arrivals.append((self.received, now))
+
+    def copy(self) -> "_Run":
+        """The samples themselves are shared: nothing writes into them."""
+        return replace(self, pieces=self.pieces.copy(), arrivals=self.arrivals.copy())
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "samples": b"".join(np.asarray(piece, "<f4").tobytes() for piece in self.pieces),
+            "received": self.received,
+            "taken": self.taken,
+            "chunks": self.chunks,
+            "closed": self.closed is not None,
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], now: float) -> "_Run":
+        run = cls(taken=state["taken"], received=state["taken"], chunks=state["chunks"])
+        samples = np.frombuffer(state["samples"], "<f4").astype(np.float32)
+        if len(samples):
+            run.push(samples, now)
+        if run.received != state["received"]:
+            raise ValueError(f"{len(samples)} samples wait, {state['received'] - state['taken']} were to come")
+        run.closed = now if state["closed"] else None
+        return run
+
 
 class Feed:
     """Audio waiting in segments, and where the stream's engine state is: in a slot, saved, or fresh.
+
+    While a capture is under way there are two accounts of the audio. What the engine takes leaves the first one only;
+    what comes is put into both. So the second, the mirror, is always the audio that belongs to the copy of the slot.
 
     Guarded by the scheduler's lock; only the scheduler calls it.
     """
@@ -36,8 +81,10 @@ class Feed:
         self.queued = False
         self.ending = False  # no segment follows the last one
         self.dropped = False
+        self.capturing = False  # from the request to the answer
         self._geometry = geometry
         self._runs: deque[_Run] = deque([_Run()])
+        self._mirror: deque[_Run] | None = None
 
     @property
     def waiting(self) -> int:
@@ -54,17 +101,41 @@ class Feed:
         return bool(self._runs) and self._runs[0].closed is not None and not self._runs[0].received
 
     def push(self, samples: Samples, now: float) -> None:
-        run = self._runs[-1]
-        run.pieces.append(samples)
-        run.received += len(samples)
-        run.arrivals.append((run.received, now))
+        for runs in self._accounts:
+            runs[-1].push(samples, now)
 
     def close(self, now: float, ending: bool) -> None:
         """End the segment; with `ending` the stream."""
-        self._runs[-1].closed = now
         self.ending = ending
-        if not ending:
-            self._runs.append(_Run())
+        for runs in self._accounts:
+            runs[-1].closed = now
+            if not ending:
+                runs.append(_Run())
+
+    def reflect(self) -> None:
+        """Begin the mirror: what the engine holds from now on differs from what is being copied."""
+        self._mirror = deque(run.copy() for run in self._runs)
+
+    def captured(self) -> FeedState | None:
+        """End the mirror; its audio, None if there is none."""
+        runs, self._mirror, self.capturing = self._mirror, None, False
+        return FeedState(self.mode, [run.state() for run in runs], self.ending) if runs else None
+
+    def restore(self, state: FeedState, now: float) -> None:
+        """Go on with a captured feed's audio, as if it had come now. Raises ValueError for a state that cannot be."""
+        if not state.runs:
+            raise ValueError("a feed without a segment has nothing to go on with")
+        self._runs = deque(_Run.restore(run, now) for run in state.runs)
+        self.ending = state.ending
+
+    @property
+    def begun(self) -> bool:
+        """The engine has taken audio of the segment at the head."""
+        return bool(self._runs) and self._runs[0].taken > 0
+
+    @property
+    def _accounts(self) -> tuple[deque[_Run], ...]:
+        return (self._runs,) if self._mirror is None else (self._runs, self._mirror)
 
     def due(self) -> float | None:
         """When what the engine may take now had come; None if there is nothing to take."""

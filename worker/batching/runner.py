@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from worker.batching.feed import Feed
 from worker.batching.scheduler import Batch, Scheduler, Work
-from worker.engine.interface import Engine, Tokens
+from worker.engine.interface import Engine, SlotState, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,11 @@ class Done:
 
 
 class Runner(threading.Thread):
-    """Takes batches until the scheduler stops. `deliver` and `fail` are called on this thread."""
+    """Takes batches until the scheduler stops. `deliver`, `fail` and `captured` are called on this thread.
+
+    `captured` gets the copy of a stream's engine state, None if the engine holds nothing of it: after `deliver` of all
+    that the copy has heard, and before that of anything else.
+    """
 
     def __init__(
         self,
@@ -29,26 +34,35 @@ class Runner(threading.Thread):
         scheduler: Scheduler,
         deliver: Callable[[Done], object],
         fail: Callable[[BaseException], object],
+        captured: Callable[[Feed, SlotState | None], object] = lambda feed, state: None,
     ) -> None:
         super().__init__(name="model", daemon=True)
         self._engine = engine
         self._scheduler = scheduler
         self._deliver = deliver
         self._fail = fail
+        self._captured = captured
 
     def run(self) -> None:
         try:
             while (batch := self._scheduler.take()) is not None:
                 done = self._step(batch)
-                self._deliver(done)
+                if batch.work:
+                    self._deliver(done)
                 self._scheduler.done(batch)  # after: once the scheduler is idle, all results are on their way
         except BaseException as error:
             self._fail(error)
 
     def _step(self, batch: Batch) -> Done:
         began = time.perf_counter()
+        copies = {}
         for feed, slot in batch.spill:
-            feed.saved = self._engine.save(slot)
+            feed.saved = copies[slot] = self._engine.save(slot)
+        if (wanted := batch.capture) is not None:
+            copied = wanted.saved
+            if wanted.slot is not None:
+                copied = copies.get(wanted.slot) or self._engine.save(wanted.slot)
+            self._captured(wanted.feed, copied)
         for feed, slot in batch.admit:
             if feed.saved is None:
                 self._engine.open(slot, feed.mode)

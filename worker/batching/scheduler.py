@@ -9,12 +9,12 @@ import heapq
 import itertools
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.batching.feed import Feed
-from worker.engine.interface import Geometry, Mode, Row
+from worker.batching.feed import Feed, FeedState
+from worker.engine.interface import Geometry, Mode, Row, SlotState
 
 _Entry = tuple[float, int, Feed]  # when its audio had come, order of arrival, the stream
 
@@ -29,12 +29,22 @@ class Work:
 
 
 @dataclass(slots=True)
+class Capture:
+    """One stream's engine state to copy: from its slot, else what was saved before, else there is none."""
+
+    feed: Feed
+    slot: int | None
+    saved: SlotState | None
+
+
+@dataclass(slots=True)
 class Batch:
-    """What the thread does next: copy out, copy in or open, then step."""
+    """What the thread does next: copy out, copy in or open, then step. Without work there is only the capture."""
 
     work: list[Work] = field(default_factory=list)
     spill: list[tuple[Feed, int]] = field(default_factory=list)
     admit: list[tuple[Feed, int]] = field(default_factory=list)
+    capture: Capture | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,14 @@ class Occupancy:
 class Scheduler:
     """Ready streams, earliest first, and the slots they hold.
 
-    `admit`, `push`, `close`, `drop` belong to the loop; `take` and `done` to the model's thread.
+    `admit`, `push`, `close`, `drop`, `capture`, `captured` belong to the loop; `take` and `done` to the model's
+    thread.
+
+    A capture copies one stream's engine state between two steps, and the audio that goes with it:
+    1. `capture` asks for it (loop).
+    2. `take` finds the stream at rest, begins the mirror of its audio and says what to copy, one stream a step.
+    3. The runner makes the copy before the step, and reports it after the results of all earlier steps.
+    4. `captured` ends the mirror (loop): audio pushed so far less what the steps reported so far have taken.
     """
 
     def __init__(self, geometry: Geometry, slots: int, max_batch: int, max_frames: int) -> None:
@@ -63,15 +80,30 @@ class Scheduler:
         self._ready: dict[Mode, list[_Entry]] = {}
         self._starving: dict[int, int] = {}  # streams of each heap that found no slot
         self._feeds: set[Feed] = set()
+        self._wanted: deque[Feed] = deque()  # captures asked for
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._samples = 0
         self._stopped = False
+        self._held = False
 
-    def admit(self, mode: Mode, owner: Any) -> Feed:
+    def admit(self, mode: Mode, owner: Any, state: FeedState | None = None, saved: SlotState | None = None) -> Feed:
+        """A new stream or, with `state`, one that goes on from a capture; `saved` is loaded when it gets a slot.
+
+        Raises ValueError for a state of another mode or one that fits no stream.
+        """
         feed = Feed(mode, self._geometry, owner)
+        if state is not None:
+            feed.restore(state, time.monotonic())
+            if feed.begun and saved is None:
+                raise ValueError("the engine's state is missing in the middle of a segment")
+        if any(found is not None and found.mode != mode for found in (state, saved)):
+            raise ValueError(f"the state is not of {mode}")
+        feed.saved = saved
         with self._changed:
             self._feeds.add(feed)
+            self._samples += feed.waiting
+            self._offer(feed)
         return feed
 
     def push(self, feed: Feed, samples: Any) -> None:
@@ -94,8 +126,41 @@ class Scheduler:
         """Forget a stream at once; a step under way for it is finished and its result is the caller's to ignore."""
         with self._changed:
             feed.dropped = True
+            if feed.queued:
+                # at once: `idle` must not wait for the thread to find out
+                heap = self._ready[feed.mode]
+                heap[:] = [entry for entry in heap if entry[2] is not feed]
+                heapq.heapify(heap)
+                feed.queued = False
             if not feed.in_flight:
                 self._release(feed)
+
+    def capture(self, feed: Feed) -> bool:
+        """Ask for a copy; False, and no effect, if one is under way or the stream is over.
+
+        The runner answers every request, also when the stream was dropped meanwhile.
+        """
+        with self._changed:
+            if feed.capturing or feed.dropped or feed.finished:
+                return False
+            feed.capturing = True
+            self._wanted.append(feed)
+            self._changed.notify()
+            return True
+
+    def captured(self, feed: Feed) -> FeedState | None:
+        """In answer to the runner's report: the audio that the copied state has not heard.
+
+        None if the stream was dropped or is over.
+        """
+        with self._changed:
+            state = feed.captured()
+            return None if feed.dropped else state
+
+    def hold(self) -> None:
+        """Begin no more steps. Copies that are asked for are still made."""
+        with self._changed:
+            self._held = True
 
     def stop(self) -> None:
         with self._changed:
@@ -112,6 +177,18 @@ class Scheduler:
                 samples=self._samples,
             )
 
+    def slotless(self) -> list[Feed]:
+        """Streams that hold audio and no slot."""
+        with self._changed:
+            return [feed for feed in self._feeds if feed.slot is None and not feed.in_flight and feed.waiting]
+
+    def vacancies(self) -> int:
+        """Slots that a stream could have at once: free, or of a stream that waits for audio; less those waiting."""
+        with self._changed:
+            idle = sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
+            waiting = sum(1 for feed in self._feeds if feed.slot is None and feed.queued)
+            return len(self._free) + idle - waiting
+
     @property
     def idle(self) -> bool:
         """Nothing is ready and nothing is under way."""
@@ -119,17 +196,25 @@ class Scheduler:
             return not any(self._ready.values()) and not any(f.in_flight for f in self._feeds)
 
     @property
+    def at_rest(self) -> bool:
+        """No step is under way."""
+        with self._changed:
+            return not any(feed.in_flight for feed in self._feeds)
+
+    @property
     def waiting_samples(self) -> int:
         return self._samples
 
     def take(self) -> Batch | None:
-        """Block until something is ready; None once stopped."""
+        """Block until there is something to do; None once stopped."""
         with self._changed:
             while True:
                 if self._stopped:
                     return None
-                batch = self._assemble()
-                if batch.work:
+                capture = self._next_capture()  # first: a batch takes audio
+                batch = Batch() if self._held else self._assemble()
+                batch.capture = capture
+                if batch.work or capture:
                     return batch
                 self._changed.wait()
 
@@ -173,6 +258,14 @@ class Scheduler:
             if batch.work:
                 break
         return batch
+
+    def _next_capture(self) -> Capture | None:
+        for feed in self._wanted:
+            if not feed.in_flight:
+                self._wanted.remove(feed)
+                feed.reflect()
+                return Capture(feed, feed.slot, feed.saved)
+        return None
 
     def _work(self, feed: Feed) -> Work:
         silent = feed.silent

@@ -6,8 +6,8 @@ runs on into the next.
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
 
 BoundaryReason = Literal["flush", "gap", "end", "idle", "restarted"]
 
@@ -84,3 +84,32 @@ class Segment:
         index = min(bisect_right(self._ends, sample), len(self._ends) - 1)
         if index > 0:
             del self._ends[:index], self._sources[:index]
+
+    def state(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "origin": self.origin,
+            "losses": [asdict(loss) for loss in self.losses],
+            "boundary": asdict(self.boundary) if self.boundary else None,
+            "ends": list(self._ends),
+            "sources": [(source.offset, source.timestamp) for source in self._sources],
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "Segment":
+        """The segment that `state` was taken of."""
+        boundary = state["boundary"]
+        return cls(
+            origin=state["origin"],
+            losses=deque(_with_source(Loss, loss) for loss in state["losses"]),
+            boundary=_with_source(Boundary, boundary) if boundary else None,
+            _ends=list(state["ends"]),
+            _sources=[Source(*source) for source in state["sources"]],
+        )
+
+
+Known = TypeVar("Known", Loss, Boundary)
+
+
+def _with_source(kind: type[Known], state: dict[str, Any]) -> Known:
+    return kind(**state | {"source": Source(**state["source"])})

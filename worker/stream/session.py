@@ -4,8 +4,9 @@ Everything here follows from the records in log order, so a replay gives the sam
 """
 
 import heapq
-from dataclasses import dataclass
-from typing import Literal
+from collections import deque
+from dataclasses import astuple, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from wire.records import Audio, Encoding, End, Flush, Start
 from worker.stream.pcm import Samples, decode
 from worker.stream.resample import Resampler
 from worker.stream.segment import Boundary, BoundaryReason, Loss, Source
+
+# A producer repeats no more than a batch, which holds few flushes.
+FLUSHES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Session:
         self.encoding: Encoding = encoding
         self.sample_rate = sample_rate
         self.duplicates = 0  # samples that came again
+        self.flushes: deque[tuple[str, int | None]] = deque(maxlen=FLUSHES)  # id and position of those answered last
         self.gap_ms = 0
         self._limits = limits
         self._resampler = Resampler(sample_rate, rate_out)
@@ -76,6 +81,55 @@ class Session:
         self._held_samples = 0
         self._produced = 0  # samples of the segment at the engine's rate
         self._source = began
+        self._joining = False  # the records up to the first audio to come were lost to the retention
+
+    def begin_at(self, position: int) -> None:
+        """Begin a stream whose early records the log no longer has; stream time goes on from `position` (samples).
+
+        Whatever lies between it and the next audio to come cannot come any more: that audio is taken at once, however
+        far ahead, and what is missing is a gap.
+        """
+        self._position = position
+        self._joining = True
+
+    def state(self) -> dict[str, Any]:
+        """All that the items to come depend on, besides the records to come and the limits; plain values."""
+        return {
+            "encoding": self.encoding,
+            "sample_rate": self.sample_rate,
+            "nonce": self.nonce,
+            "duplicates": self.duplicates,
+            "gap_ms": self.gap_ms,
+            "resampler": dict(self._resampler.state()),
+            "position": self._position,
+            "sequence": self._sequence,
+            "held": [
+                [position, held.sequence, held.samples.astype("<f4").tobytes(), astuple(held.source)]
+                for position, held in self._held.items()
+            ],
+            "produced": self._produced,
+            "source": astuple(self._source),
+            "joining": self._joining,
+            "flushes": list(self.flushes),
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], limits: SessionLimits, rate_out: int = 16000) -> "Session":
+        """The session that `state` was taken of. Raises ValueError if that one was for another `rate_out`."""
+        source = Source(*state["source"])
+        session = cls(state["encoding"], state["sample_rate"], state["nonce"], limits, source, rate_out)
+        session.duplicates, session.gap_ms = state["duplicates"], state["gap_ms"]
+        session._resampler.restore(state["resampler"])
+        session._position, session._sequence = state["position"], state["sequence"]
+        for position, sequence, payload, held_source in state["held"]:
+            samples = np.frombuffer(payload, "<f4").astype(np.float32)
+            session._held[position] = _Held(sequence, samples, Source(*held_source))
+            session._held_samples += len(samples)
+        session._waiting = sorted(session._held)
+        session._produced = state["produced"]
+        session._joining = state["joining"]
+        session.flushes.extend((flush_id, position) for flush_id, position in state.get("flushes", ()))
+        return session
 
     def accepts_nonce(self, nonce: str | None) -> bool:
         return nonce is None or nonce == self.nonce
@@ -94,7 +148,7 @@ class Session:
                 self._sequence += 1
             raise
         ahead = record.position - self._position
-        if ahead > self._samples(self._limits.max_gap_ms):
+        if ahead > self._samples(self._limits.max_gap_ms) and not self._joining:
             raise WireError(
                 "position_out_of_range",
                 f"position {record.position} lies {ahead} samples ahead, more than {self._limits.max_gap_ms} ms",
@@ -105,12 +159,13 @@ class Session:
             self.duplicates += len(samples)
             return []
         items: list[Item] = []
-        if ahead > 0 and record.sequence != self._sequence + 1:
+        if ahead > 0 and record.sequence != self._sequence + 1 and not self._joining:
             self._hold(record, samples, source)
             self._release(items)  # a record rejected since may be all that this audio waited for
             while self._held_samples >= self._samples(self._limits.reorder_ms):
                 self._release(items, give_up=True)
             return items
+        self._joining = False
         if ahead > 0:
             self._lose(record.position, source, items)
         self._append(record.position, _Held(record.sequence, samples, source), items)
@@ -118,7 +173,10 @@ class Session:
         return items
 
     def flush(self, record: Flush, source: Source) -> list[Item]:
-        """Close the segment; the engine starts afresh with what comes next."""
+        """Close the segment; the engine starts afresh with what comes next. Nothing comes of a flush sent again."""
+        if (record.id, record.position) in self.flushes:
+            return []
+        self.flushes.append((record.id, record.position))
         items = self._settle(record.position, source)
         self._close("flush", source, items, flush_id=record.id)
         return items
@@ -133,6 +191,11 @@ class Session:
     def restarted(self, source: Source) -> list[Item]:
         """Another start took the stream's name."""
         return self._finish("restarted", None, source)
+
+    @property
+    def position(self) -> int:
+        """The next sample expected."""
+        return self._position
 
     @property
     def time(self) -> int:

@@ -35,7 +35,7 @@ class Metrics:
         self.streams = gauge(
             "streams",
             "Streams by state: active hold a slot, spilled lie in host memory, "
-            "waiting found no slot, open take records.",
+            "waiting found no slot, parked wait without audio in memory and are read again, open take records.",
             "state",
         )
         self.slots = gauge("slots", "Streams whose state fits on the device at once.")
@@ -68,7 +68,20 @@ class Metrics:
         self.records = counter("records_read_total", "Records taken from the audio topic.")
         self.rejected = counter("records_rejected_total", "Records sent to the rejected topic.", "reason")
         self.duplicates = counter("records_duplicate_total", "Records with audio or a control seen before.")
-        self.unacknowledged = gauge("unacknowledged_events", "Finals and rejects not yet on the broker.")
+        self.unpublished = gauge("unpublished_events", "Finals and rejects decided but not collected for a commit.")
+        self.transactions = counter(
+            "transactions_total",
+            "Commits of a partition by outcome: committed, aborted (and written again), lost (fenced, or not known: "
+            "the partition's streams are read again).",
+            "outcome",
+        )
+        self.commit = histogram("commit_duration_seconds", "Duration of a commit of one partition.", DELAY_BUCKETS)
+        self.replayed = counter("replayed_audio_seconds_total", "Audio taken in again after a restart or hand-over.")
+        self.checkpoints = counter(
+            "checkpoints_total", "Checkpoints by outcome: saved, failed, restored, refused.", "outcome"
+        )
+        self.checkpoint_bytes = counter("checkpoint_bytes_total", "Bytes of checkpoints written.")
+        self.store_up = gauge("state_store_up", "1 while the state store takes checkpoints.")
         self.paused = gauge("reading_paused", "1 while reading pauses because waiting audio fills its memory.")
         self.partitions = gauge("partitions_assigned", "Input partitions that this worker reads.")
         self.rebalances = counter("rebalances_total", "Times that partitions were assigned to this worker.")

@@ -4,15 +4,16 @@ What ends an utterance (silence, length) is decided frame by frame, so the event
 was cut into steps. An endpoint touches neither encoder nor decoder.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from wire.events import Final, Gap, Head, Marker, Partial, StreamEnd, Utterance, UtteranceReason
 from wire.records import Metadata
 from wire.topics import event_id
 from worker.engine.interface import Geometry, Tokens
 from worker.stream.segment import Segment, Source
-from worker.transcript.words import Hypothesis
+from worker.transcript.words import Hypothesis, OpenWord
 
 # An utterance of so many tokens stays well below the 1 MB that Kafka takes in one record, whatever length and
 # silence a stream asked for.
@@ -43,6 +44,30 @@ class Endpointing:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """What a stream has told so far; the stream table keeps what was published."""
+
+    number: int = 0  # of the next event
+    time: int = 0  # ms of stream time: the end of the last word told
+    markers: int = 0
+    gaps: int = 0
+    utterances: int = 0
+    words: int = 0
+
+    def after(self, event: Final) -> "Progress":
+        """The progress once `event` is told, too."""
+        number = self.number + 1
+        if isinstance(event, Utterance):
+            words = self.words + len(event.words)
+            return replace(self, number=number, time=event.end, utterances=self.utterances + 1, words=words)
+        if isinstance(event, Marker):
+            return replace(self, number=number, markers=self.markers + 1)
+        if isinstance(event, Gap):
+            return replace(self, number=number, gaps=self.gaps + 1)
+        return replace(self, number=number)
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """An event and the Kafka timestamp of the record that completed its chunk."""
 
@@ -51,7 +76,12 @@ class Told:
 
 
 class Transcriber:
-    """Consumes a stream's segments in order: `hear` for each step's tokens, `finish` at the segment's end."""
+    """Consumes a stream's segments in order: `hear` for each step's tokens, `finish` at the segment's end.
+
+    `published`: what an earlier run told of the same stream. None of it is told again, whatever tokens this run
+    hears: markers and gaps, which the records fix, go by their count, words by their end. The words that utterances
+    tell end later and later (an endpoint never falls within a frame), so that the end of the last one says it all.
+    """
 
     def __init__(
         self,
@@ -60,6 +90,7 @@ class Transcriber:
         pieces: tuple[str, ...],
         geometry: Geometry,
         look_ahead: int,
+        published: Progress = Progress(),
     ) -> None:
         self._identity = identity
         self._partials = endpointing.partials
@@ -69,17 +100,39 @@ class Transcriber:
         self._silence = -(-endpointing.silence_ms // self._frame_ms)  # frames, rounded up
         self._longest = max(1, endpointing.max_utterance_ms // self._frame_ms)
         self._hypothesis = Hypothesis(pieces)
-        self._number = 0
-        self._utterances = 0
-        self._words = 0
+        self._published = published
+        self._progress = published
+        self._markers = 0  # since the stream's first record, told or not
+        self._gaps = 0
         self._partial = ""
+
+    @property
+    def progress(self) -> Progress:
+        """What was told, by earlier runs too, as of now."""
+        return self._progress
+
+    def state(self) -> dict[str, Any]:
+        """What events to come depend on besides `progress`; plain values."""
+        return {
+            "hypothesis": self._hypothesis.state(),
+            "partial": self._partial,
+            "markers": self._markers,
+            "gaps": self._gaps,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`. `published` counts from the stream's first record, not from the capture."""
+        self._hypothesis.restore(state["hypothesis"])
+        self._partial = state["partial"]
+        self._markers = state["markers"]
+        self._gaps = state["gaps"]
 
     def hear(self, tokens: Tokens, segment: Segment) -> list[Told]:
         """What a step added: finals that are due, then a partial if the hypothesis changed."""
         told: list[Told] = []
         for token, frame, confidence in zip(tokens.ids, tokens.frames, tokens.confidences, strict=True):
             told.extend(self._due(frame, segment))
-            if self._full(frame):
+            if self._full(frame, segment):
                 # the word this token continues is not complete, it opens the next utterance
                 growing = not self._hypothesis.begins_word(token) and len(self._hypothesis.words) > 1
                 told.extend(self._utter("max_length", segment, self._completing(frame, segment), growing))
@@ -98,21 +151,26 @@ class Transcriber:
         source = boundary.source
         told = [*self._utter(boundary.reason, segment, source), *self._lost(None, segment)]
         if boundary.reason == "flush":
-            head = self._head(source, source)
-            told.append(Told(Marker(head, boundary.flush_id, boundary.time), source.timestamp))
+            self._markers += 1
+            if self._markers > self._published.markers:
+                marker = Marker(self._head(source, source), boundary.flush_id, boundary.time)
+                told.append(self._tell(marker, source))
         elif boundary.reason == "gap":
-            head = self._head(source, source)
-            told.append(Told(Gap(head, boundary.time, boundary.gap_end), source.timestamp))
+            told.extend(self._gap(source, boundary.time, boundary.gap_end))
         else:
-            head = self._head(source, source)
-            end = StreamEnd(head, boundary.reason, boundary.time, self._utterances, self._words, boundary.gap_ms)
-            told.append(Told(end, source.timestamp))
+            head, totals = self._head(source, source), self._progress
+            end = StreamEnd(head, boundary.reason, boundary.time, totals.utterances, totals.words, boundary.gap_ms)
+            told.append(self._tell(end, source))
         return told
 
-    def _full(self, frame: int) -> bool:
+    def _full(self, frame: int, segment: Segment) -> bool:
         """Whether the utterance must end before a token of this frame."""
         words = self._hypothesis.words
-        return bool(words) and (frame - words[0].start >= self._longest or self._hypothesis.tokens >= MAX_TOKENS)
+        if not words or words[-1].end > frame:
+            return False  # two utterances would share the frame
+        if segment.boundary and segment.origin + frame * self._frame_ms >= segment.boundary.time:
+            return False  # past the audio, where all words end with it
+        return frame - words[0].start >= self._longest or self._hypothesis.tokens >= MAX_TOKENS
 
     def _due(self, frame: int, segment: Segment) -> Iterator[Told]:
         """Everything decided by the frames before `frame`, in order.
@@ -134,37 +192,58 @@ class Transcriber:
             if frame is not None and loss.sample // self._geometry.frame_samples >= frame:
                 return
             segment.losses.popleft()
-            yield Told(Gap(self._head(loss.source, loss.source), loss.start, loss.end), loss.source.timestamp)
+            yield from self._gap(loss.source, loss.start, loss.end)
+
+    def _gap(self, source: Source, start: int, end: int) -> Iterator[Told]:
+        self._gaps += 1
+        if self._gaps > self._published.gaps:
+            yield self._tell(Gap(self._head(source, source), start, end), source)
 
     def _utter(
         self, reason: UtteranceReason, segment: Segment, last: Source, keep_last: bool = False
     ) -> Iterator[Told]:
         taken = self._hypothesis.take(keep_last)
+        taken = taken[self._published_words(taken, segment) :]
         self._partial = ""
         if not taken:
             return
-        # the last frames reach past the segment's audio
         limit = segment.boundary.time if segment.boundary else None
-        words = tuple(word.close(segment.origin, self._frame_ms, limit) for word in taken)
+        words = tuple(word.close(segment.origin, self._frame_ms, self._progress.time, limit) for word in taken)
         first = segment.holding(taken[0].start * self._geometry.frame_samples)
-        head = self._head(first, last)
-        self._utterances += 1
-        self._words += len(words)
         text = " ".join(word.text for word in words)
-        yield Told(Utterance(head, text, words, words[0].start, words[-1].end, reason), last.timestamp)
+        yield self._tell(
+            Utterance(self._head(first, last), text, words, words[0].start, words[-1].end, reason),
+            last,
+        )
 
     def _revise(self, heard: int, segment: Segment) -> Iterator[Told]:
-        text = self._hypothesis.text
+        words = self._hypothesis.words
+        known = self._published_words(words, segment)
+        text = self._hypothesis.text(known)
         if not self._partials or not text or text == self._partial:
             return
         self._partial = text
-        words = self._hypothesis.words
-        first = segment.holding(words[0].start * self._geometry.frame_samples)
+        first = segment.holding(words[known].start * self._geometry.frame_samples)
         last = self._completing(heard - 1, segment)
-        head = self._head(first, last, count=False)
-        start = segment.origin + words[0].start * self._frame_ms
+        start = max(self._progress.time, segment.origin + words[known].start * self._frame_ms)
         end = segment.origin + words[-1].end * self._frame_ms
-        yield Told(Partial(head, text, self._hypothesis.stable, start, end), last.timestamp)
+        partial = Partial(self._head(first, last), text, self._hypothesis.stable(known), start, end)
+        yield Told(partial, last.timestamp)
+
+    def _published_words(self, words: Sequence[OpenWord], segment: Segment) -> int:
+        """How many of the words, from the first, an earlier run has told."""
+        limit = segment.boundary.time if segment.boundary else None
+        known = 0
+        for word in words:
+            end = segment.origin + word.end * self._frame_ms
+            if (end if limit is None else min(end, limit)) > self._published.time:
+                break
+            known += 1
+        return known
+
+    def _tell(self, event: Final, last: Source) -> Told:
+        self._progress = self._progress.after(event)
+        return Told(event, last.timestamp)
 
     def _completing(self, frame: int, segment: Segment) -> Source:
         """The record that completed the chunk of encoder frame `frame`."""
@@ -177,11 +256,9 @@ class Transcriber:
         # a frame is heard before all of its own samples have come
         segment.forget((first - 1) * self._geometry.frame_samples)
 
-    def _head(self, first: Source, last: Source, count: bool = True) -> Head:
-        who = self._identity
-        number = self._number
-        if count:
-            self._number += 1
+    def _head(self, first: Source, last: Source) -> Head:
+        """Of the next final, or of a partial of it."""
+        who, number = self._identity, self._progress.number
         return Head(
             id=event_id(who.stream, who.partition, who.first_offset, number),
             stream=who.stream,

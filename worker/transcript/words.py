@@ -1,6 +1,7 @@
 """Vocabulary pieces to words with times and confidence."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from wire.events import Word
 
@@ -21,14 +22,18 @@ class OpenWord:
         self.end = frame + 1
         self.confidences.append(confidence)
 
-    def close(self, origin: int, frame_ms: int, limit: int | None = None) -> Word:
-        """The word in ms of stream time, none of it after `limit`; its confidence is the mean over its tokens."""
+    def close(self, origin: int, frame_ms: int, told: int = 0, limit: int | None = None) -> Word:
+        """The word in ms of stream time; its confidence is the mean over its tokens.
+
+        It begins no earlier than `told`, up to where words were told, and ends no later than `limit`: the last
+        frames reach past the segment's audio.
+        """
         mean = sum(self.confidences) / len(self.confidences)
         # rounded, since float32 takes a probability past 1 and its last bits depend on the batch
         start, end = (origin + frame * frame_ms for frame in (self.start, self.end))
         if limit is not None:
             start, end = min(start, limit), min(end, limit)
-        return Word(self.text, start, end, round(min(mean, 1.0), 4))
+        return Word(self.text, max(start, told), end, round(min(mean, 1.0), 4))
 
 
 class Hypothesis:
@@ -51,14 +56,21 @@ class Hypothesis:
         self.words[-1].grow(text, frame, confidence)
         self.tokens += 1
 
-    @property
-    def text(self) -> str:
-        return " ".join(word.text for word in self.words if word.text)
+    def text(self, first: int = 0) -> str:
+        """The words from number `first` on."""
+        return " ".join(word.text for word in self.words[first:] if word.text)
 
-    @property
-    def stable(self) -> str:
-        """The part of `text` that will not change."""
-        return " ".join(word.text for word in self.words[:-1] if word.text)
+    def stable(self, first: int = 0) -> str:
+        """The part of `text(first)` that will not change."""
+        return " ".join(word.text for word in self.words[first:-1] if word.text)
+
+    def state(self) -> list[list[Any]]:
+        """Plain values: text, start, end and confidences of each word."""
+        return [[word.text, word.start, word.end, [*word.confidences]] for word in self.words]
+
+    def restore(self, state: list[list[Any]]) -> None:
+        self.words = [OpenWord(*word) for word in state]
+        self.tokens = sum(len(word.confidences) for word in self.words)
 
     def take(self, keep_last: bool = False) -> list[OpenWord]:
         """Remove and return the words; with `keep_last` the last one stays and may grow."""

@@ -1,0 +1,114 @@
+"""Everything that can make a worker refuse to start: settings that contradict the model, the store or each other."""
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.engine.interface import Engine, Mode, Row
+from worker.ingest import topics
+from worker.settings import KafkaSettings, Settings, StateSettings
+from worker.state.checkpoint import Fingerprint
+from worker.state.device import DeviceStore
+from worker.state.redis import RedisStore
+from worker.state.store import StateStore
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The worker cannot start; the text says what is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to step, the mode of streams that ask for none, and what its checkpoints fit."""
+
+    engine: Engine
+    mode: Mode
+    fingerprint: Fingerprint
+
+
+def load_engine(settings: Settings) -> Loaded:
+    """Takes long. Raises StartError, ModelUnavailable, UnsupportedModel."""
+    import torch
+
+    from worker.engine.build import build
+    from worker.engine.model import load
+    from worker.state.fingerprint import fingerprint
+
+    chosen, batching = settings.model, settings.batching
+    # the event loop needs a core; step threads that wait for each other on a busy one cost more than they bring
+    torch.set_num_threads(chosen.threads or max(1, len(os.sched_getaffinity(0)) // 2))
+    began = time.monotonic()
+    model = load(chosen.source, chosen.device, chosen.id)
+    engine = build(model, batching.slots, chosen.engine, chosen.dtype, batching.max_frames)
+    mode = _mode(settings, engine)
+    engine.open(0, mode)
+    silence = np.zeros(engine.info.geometry.chunk_end(mode.look_ahead, 1), dtype=np.float32)
+    engine.step([Row(0, silence, last=True)])  # what is made on first use is made before the first call
+    # reads all weights: only where a store keeps what it is compared with
+    made_for = Fingerprint("", "") if settings.state.store == "device" else fingerprint(engine, model)
+    log.info("model %s loaded in %.1f s", engine.info.model_id, time.monotonic() - began)
+    return Loaded(engine, mode, made_for)
+
+
+async def load_unless(stop: asyncio.Event, settings: Settings) -> Loaded:
+    """Load the model; a stop in that time ends the process at once, since nothing is owned or owed yet."""
+    loading = asyncio.create_task(asyncio.to_thread(load_engine, settings))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        log.info("told to stop while loading the model")
+        logging.shutdown()
+        os._exit(0)  # an orderly exit would wait for the thread that loads
+    stopping.cancel()
+    return loading.result()
+
+
+async def check_topics(settings: KafkaSettings, client: dict[str, str]) -> None:
+    """Raises StartError."""
+    try:
+        async with asyncio.timeout(settings.request_timeout_ms / 1000):
+            problems = await topics.check(settings.topics, **client)
+    except (TimeoutError, OSError) as error:
+        raise StartError(f"Kafka at {settings.bootstrap_servers} does not answer: {error}") from None
+    except Exception as error:
+        raise StartError(f"Kafka at {settings.bootstrap_servers}: {error}") from error
+    if problems:
+        raise StartError("the topics are not as the worker needs them:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def make_store(settings: StateSettings) -> StateStore:
+    """Raises StartError."""
+    if settings.store == "device":
+        return DeviceStore()
+    password = settings.redis_password
+    try:
+        return RedisStore(
+            settings.redis_url,
+            username=settings.redis_username,
+            password=None if password is None else password.get_secret_value(),
+            ca_file=settings.redis_ca_file,
+            cert_file=settings.redis_cert_file,
+            key_file=settings.redis_key_file,
+            ttl_s=settings.ttl_s,
+            timeout_s=settings.timeout_ms / 1000,
+        )
+    except ValueError as error:
+        raise StartError(f"state.redis_url: {error}") from None
+
+
+def _mode(settings: Settings, engine: Engine) -> Mode:
+    chosen, info = settings.model, engine.info
+    decoder = info.decoders[0] if chosen.decoder == "auto" else chosen.decoder
+    if chosen.look_ahead not in info.look_aheads:
+        have = ", ".join(map(str, info.look_aheads))
+        raise StartError(f"model.look_ahead is {chosen.look_ahead}: {info.model_id} has {have}")
+    if decoder not in info.decoders:
+        have = ", ".join(info.decoders)
+        raise StartError(f"model.decoder is {decoder!r}: {info.model_id} has {have}")
+    return Mode(chosen.look_ahead, decoder)

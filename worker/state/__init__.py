@@ -1,0 +1,1 @@
+"""Checkpoints of streams, and where they are kept."""
