@@ -7,7 +7,7 @@ is a failure: a machine that should have everything must not go green by running
 import asyncio
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -21,15 +21,22 @@ from worker.ingest import topics as admin
 PARTITIONS = 4
 
 
-# Folders whose tests share something that takes long to start: one process runs all of them.
-TOGETHER = ("integration",)
+# Files whose tests share something that takes long to start: one process runs all of a group.
+TOGETHER = {
+    "integration/test_delivery": "delivery",
+    "integration/test_group": "delivery",
+    "integration/": "integration",
+}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before the plugin that reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """With several processes (`-n 2 --dist loadgroup`) a file stays in one, so that its fixtures are made once."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(item.path)))
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        group = next((group for beginning, group in TOGETHER.items() if path.startswith(beginning)), path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    return (yield)
 
 
 def require(condition: object, reason: str) -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from deploy.redis import LocalRedis, RedisUnavailable
 from deploy.worker import LocalWorker
+from deploy.zygote import Zygote
 from producer import Producer
 from producer.play import Style, play, sources
-from tests.conftest import own_topics
+from tests.conftest import own_topics, require
 from tests.integration.offsets import end_offsets
 from tests.integration.oracle import Oracle
 from tests.integration.sending import Sender
@@ -56,6 +58,24 @@ def oracle() -> Iterator[Oracle]:
     torch.set_num_threads(1)
     yield Oracle(MODEL)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """For tests that start many workers."""
+    with Zygote() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[LocalRedis]:
+    try:
+        server = LocalRedis()
+    except RedisUnavailable as missing:
+        require(False, str(missing))
+        raise
+    with server:
+        yield server
 
 
 @pytest.fixture(scope="session")

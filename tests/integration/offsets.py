@@ -1,9 +1,9 @@
 """Offsets of topics and consumer groups, as librdkafka sees them."""
 
+import time
 from collections.abc import Mapping
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tests.conftest import PARTITIONS
 from tests.integration.support import unique
@@ -31,8 +31,19 @@ def place_group(servers: str, group: str, topic: str, offsets: Mapping[int, int]
 
 def committed(servers: str, group: str, topic: str) -> dict[int, int]:
     """The group's committed offsets; -1001 where there is none."""
-    wanted = [TopicPartition(topic, p) for p in range(PARTITIONS)]
-    request = ConsumerGroupTopicPartitions(group, wanted)
-    client = AdminClient({"bootstrap.servers": servers})
-    answer = client.list_consumer_group_offsets([request])[group].result(20)
-    return {place.partition: place.offset for place in answer.topic_partitions}
+    # not by AdminClient.list_consumer_group_offsets: on a cluster that has no group yet it ends the process
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False})
+    try:
+        wanted = [TopicPartition(topic, p) for p in range(PARTITIONS)]
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                places = consumer.committed(wanted, timeout=20)
+                break
+            except KafkaException:  # a new cluster has no coordinator for a moment
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+    finally:
+        consumer.close()
+    return {place.partition: place.offset for place in places}

@@ -90,7 +90,7 @@ async def talk(
 class Sender:
     """Puts any record or bytes on the audio topic, each partition's in order."""
 
-    def __init__(self, servers: str, topic: str, compression: str = "none") -> None:
+    def __init__(self, servers: str, topic: str, compression: str = "none", max_bytes: int = 4_000_000) -> None:
         self.topic = topic
         self._client = Client(
             {
@@ -98,15 +98,20 @@ class Sender:
                 "enable.idempotence": True,
                 "linger.ms": 50 if compression != "none" else 1,  # several records in a batch
                 "compression.type": compression,
-                "message.max.bytes": 4_000_000,
+                "message.max.bytes": max_bytes,
                 "partitioner": "murmur2_random",
             }
         )
 
     def send(
-        self, stream: str | bytes | None, records: Sequence[Record | bytes | None], partition: int | None = None
+        self,
+        stream: str | bytes | None,
+        records: Sequence[Record | bytes | None],
+        partition: int | None = None,
+        time: int = 0,
     ) -> list[tuple[int, int]]:
-        """Return partition and offset of each record once all are on the broker."""
+        """Return partition and offset of each record once all are on the broker. `time`: the producer's clock, ms;
+        0 for this machine's."""
         places: dict[int, tuple[int, int]] = {}
 
         def delivered(index: int) -> Callable[[object, Message], None]:
@@ -116,7 +121,7 @@ class Sender:
 
             return note
 
-        where = {} if partition is None else {"partition": partition}
+        where = {"timestamp": time} if partition is None else {"timestamp": time, "partition": partition}
         for index, record in enumerate(records):
             value = record if record is None or isinstance(record, bytes) else encode_record(record)
             self._client.produce(self.topic, value, key=stream, on_delivery=delivered(index), **where)
@@ -124,5 +129,22 @@ class Sender:
         assert self._client.flush(30) == 0
         return [places[index] for index in range(len(records))]
 
+    def put(
+        self, stream: str | bytes | None, records: Sequence[Record | bytes | None], partition: int | None = None
+    ) -> None:
+        """Send without waiting; `flush` does. Where a record went is not said."""
+        where = {} if partition is None else {"partition": partition}
+        for record in records:
+            value = record if record is None or isinstance(record, bytes) else encode_record(record)
+            self._client.produce(self.topic, value, key=stream, on_delivery=_arrived, **where)
+        self._client.poll(0)
+
+    def flush(self) -> None:
+        assert self._client.flush(60) == 0
+
     def close(self) -> None:
         self._client.close()
+
+
+def _arrived(error: object, message: Message) -> None:
+    assert error is None, error

@@ -1,120 +1,140 @@
-"""Whatever comes: audio, or one record on the rejected topic; the streams beside it notice nothing."""
+"""Whatever comes: audio, or one record on the rejected topic; the streams beside it notice nothing.
+
+One test for each row of the table in docs/wire.md; what the rows send is in bad_records.py.
+"""
 
 import hashlib
-from itertools import zip_longest
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 
-import msgpack
-import numpy as np
 import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka import Producer as Client
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from tests.integration.bad_records import CASES, FLOAT, PIECE, TEN_MB, Sent, changed
 from tests.integration.conftest import PREFIX, Round, Service
-from tests.integration.sending import audio, spoken, start, stream_of
-from tests.integration.support import without_confidence
-from wire import Audio, End, Flush, Options, Start, encode_record
+from tests.integration.sending import Sender, spoken, stream_of
+from tests.integration.support import Out, without_confidence
+from wire import Rejected, StreamEnd, Utterance, encode_record
+from wire.fields import MAX_RECORD_BYTES
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-PARTITION = 2
-GOOD = "good"  # the stream that the bad records try to hurt
-NAN = np.array([0.1, np.nan], "<f4").tobytes()
+PARTITION = 2  # of all: what hurts a partition would hurt the good streams
+CALL = ("call-03", 0)
 
 
-def deep(levels: int) -> bytes:
-    return b"\x81\xa1x" * levels + b"\xc0"
+@dataclass(frozen=True)
+class Outcome:
+    """What one case put on the topic, by offset, and which of it was rejected."""
+
+    stream: str
+    sent: dict[int, Sent]
+    rejected: dict[int, list[Out[Rejected]]]
 
 
-def changed(record: bytes, **fields: object) -> bytes:
-    return msgpack.packb(msgpack.unpackb(record) | fields)
+@contextmanager
+def allowing(service: Service, size: int) -> Iterator[None]:
+    """The audio topic takes records of this size meanwhile."""
+    _set_largest(service, size)
+    try:
+        yield
+    finally:
+        _set_largest(service, 2 * MAX_RECORD_BYTES)
 
 
-def bad_key(reason: str) -> bool:
-    return "key" in reason.split("_")
+def _set_largest(service: Service, size: int) -> None:
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, service.topics.audio, incremental_configs=[entry])
+    client = AdminClient({"bootstrap.servers": service.servers})
+    for done in client.incremental_alter_configs([resource]).values():
+        done.result(20)
 
 
-STARTED = encode_record(Start("one", sample_rate=16000))
-PIECE = encode_record(Audio(0, 0, bytes(3200), "one"))
-# reason, key, value
-BAD: list[tuple[str, bytes | None, bytes | None]] = [
-    ("malformed", GOOD.encode(), bytes(range(256))),
-    ("malformed", GOOD.encode(), b""),
-    ("malformed", GOOD.encode(), deep(10_000)),
-    ("malformed", GOOD.encode(), PIECE[:-1]),
-    ("malformed", GOOD.encode(), PIECE + b"\xc0"),
-    ("no_value", GOOD.encode(), None),
-    ("unknown_version", GOOD.encode(), changed(PIECE, v=2)),
-    ("unknown_type", GOOD.encode(), changed(PIECE, type="audi")),
-    ("wrong_type", GOOD.encode(), changed(PIECE, position=-1.5)),
-    ("out_of_range", GOOD.encode(), changed(PIECE, position=-1)),
-    ("payload_empty", GOOD.encode(), changed(PIECE, payload=b"")),
-    ("payload_alignment", GOOD.encode(), encode_record(Audio(9_999, 0, bytes(3), "one"))),
-    ("payload_too_large", GOOD.encode(), changed(PIECE, payload=bytes(1024 * 1024 + 2))),
-    ("foreign_nonce", GOOD.encode(), encode_record(Audio(3, 4800, bytes(3200), "another"))),
-    ("foreign_nonce", GOOD.encode(), encode_record(End("another"))),
-    ("position_out_of_range", GOOD.encode(), encode_record(Audio(9_999, 2**62, bytes(2), "one"))),
-    ("look_ahead_not_supported", b"bad-mode", encode_record(Start("x", options=Options(look_ahead=5)))),
-    ("unknown_sample_rate", b"bad-rate", changed(STARTED, sample_rate=8001)),
-    ("unknown_encoding", b"bad-encoding", changed(STARTED, encoding="opus")),
-    ("not_started", b"bad-flush", encode_record(Flush("f"))),
-    ("not_started", b"bad-nonce", PIECE),
-    ("after_end", b"bad-ended", encode_record(Audio(0, 0, bytes(3200), "one"))),
-    ("after_end", b"bad-ended", encode_record(Flush("f", "one"))),
-    ("payload_not_finite", b"bad-nan", encode_record(Audio(0, 0, NAN, "one"))),
-    ("no_key", None, PIECE),
-    ("no_key", b"", PIECE),
-    ("key_not_utf8", b"\xff\xfe", PIECE),
-    ("key_too_long", b"k" * 257, PIECE),
-]
+@pytest.fixture(scope="module")
+def outcomes(service: Service) -> dict[str, Outcome]:
+    """Every case, one after the other on one partition; its streams are in the worker together."""
+    samples, rate = spoken(*CALL)
+    sender = Sender(service.servers, service.topics.audio, max_bytes=12_000_000)
+    sent: dict[str, dict[int, Sent]] = {}
+    with allowing(service, 12_000_000):
+        for name, make in CASES.items():
+            good = stream_of(samples, rate, "pcm_f32le" if name == FLOAT else "pcm_s16le")
+            sent[name] = put(sender, make(f"bad-{name}", good))
+    sender.close()
+    outputs = service.outputs
+    outputs.until(lambda: all(ended(service, name) for name in CASES), "the end of all good streams", 120)
+    due = {offset for records in sent.values() for offset, (_, _, reason) in records.items() if reason}
 
+    def rejected() -> dict[int, list[Out[Rejected]]]:
+        found: dict[int, list[Out[Rejected]]] = {}
+        for out in outputs.rejected:
+            if out.partition == PARTITION:
+                found.setdefault(int(out.headers["offset"]), []).append(out)
+        return found
 
-def test_each_bad_record_is_rejected_once_and_hurts_nobody(service: Service, calls: Round) -> None:
-    samples, rate = spoken("call-03", 0)
-    sender = service.sender
-    prepared = {
-        "bad-ended": [start(16000), End("one")],
-        "bad-nan": [start(16000, "pcm_f32le")],
+    outputs.until(lambda: due <= rejected().keys(), "a rejected record for each bad one", 20)
+    outputs.poll(0.5)  # none comes twice
+    found = rejected()
+    return {
+        name: Outcome(f"bad-{name}", records, {offset: found.get(offset, []) for offset in records})
+        for name, records in sent.items()
     }
-    for stream, records in prepared.items():
-        sender.send(stream, records, PARTITION)
-    good = stream_of(samples, rate)
-    step = len(good) // len(BAD)
-    expected: dict[int, tuple[str, bytes | None, bytes]] = {}
-    pieces = [good[at : at + step] for at in range(0, len(good), step)]
-    for piece, bad in zip_longest(pieces, BAD):
-        sender.send(GOOD, piece or [], PARTITION)
-        if bad is not None:
-            ((_, offset),) = sender.send(bad[1], [bad[2]], PARTITION)
-            expected[offset] = bad
-    sender.send("bad-nan", [*audio(samples[:8000], 16000, "pcm_f32le"), End("one", 8000)], PARTITION)
 
-    heard = service.outputs.heard(GOOD)
-    twin = calls.heard[f"{PREFIX}call-03/0"]
-    assert [without_confidence(u).words for u in heard.utterances] == [
-        without_confidence(u).words for u in twin.utterances
-    ]
-    assert heard.end.gap_ms == 0
-    # the stream that sent NaN goes on as if it had not
-    assert service.outputs.heard("bad-nan").end.gap_ms == 0
 
-    def found() -> dict[int, list]:
-        outs: dict[int, list] = {offset: [] for offset in expected}
-        for out in service.outputs.rejected:
-            offset = int(out.headers["offset"])
-            if out.partition == PARTITION and min(expected) <= offset:
-                outs.setdefault(offset, []).append(out)
-        return outs
+def put(sender: Sender, records: list[Sent]) -> dict[int, Sent]:
+    placed: dict[int, Sent] = {}
+    for key, group in groupby(records, key=lambda record: record[0]):
+        together = list(group)
+        places = sender.send(key, [value for _, value, _ in together], PARTITION)
+        placed |= {offset: record for (_, offset), record in zip(places, together, strict=True)}
+    return placed
 
-    service.outputs.until(lambda: all(found().values()), "a rejected record for each bad one", 20)
-    service.outputs.poll(0.5)
-    outs = {offset: found()[offset] for offset in expected}
-    assert {offset: len(outs[offset]) for offset in expected} == dict.fromkeys(expected, 1)
-    assert {offset: outs[offset][0].event.reason for offset in expected} == {o: bad[0] for o, bad in expected.items()}
-    for offset, (reason, key, value) in expected.items():
-        (out,) = outs[offset]
-        data = value or b""
-        # an unusable key is not passed on
-        assert out.key == (None if bad_key(reason) else key)
-        assert out.headers == {"topic": service.topics.audio, "partition": str(PARTITION), "offset": str(offset)}
-        assert (out.event.size, out.event.data) == (len(data), data[: 64 * 1024])
-        assert out.event.sha256 == hashlib.sha256(data).digest()
-        assert out.event.detail
-    assert service.worker.metric("trunkline_records_rejected_total") >= len(BAD)
+
+def ended(service: Service, name: str) -> bool:
+    events = [out.event for out in service.outputs.finals if out.event.head.stream == f"bad-{name}"]
+    return bool(events) and isinstance(events[-1], StreamEnd) and events[-1].reason == "end"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(name: str, service: Service, calls: Round, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[name]
+    # each record is rejected once for its reason, or not at all
+    for offset, (key, value, reason) in outcome.sent.items():
+        outs = outcome.rejected[offset]
+        assert [out.event.reason for out in outs] == ([] if reason is None else [reason]), (offset, value)
+        for out in outs:
+            data = value if isinstance(value, bytes) else b"" if value is None else encode_record(value)
+            sent_key = key.encode() if isinstance(key, str) else key
+            assert out.key == (
+                None if "key" in (reason or "").split("_") else sent_key
+            )  # an unusable one is not passed
+            assert out.headers == {"topic": service.topics.audio, "partition": str(PARTITION), "offset": str(offset)}
+            assert (out.event.size, out.event.data) == (len(data), data[: 64 * 1024])
+            assert out.event.sha256 == hashlib.sha256(data).digest()
+            assert out.event.detail
+    # and the good stream is heard as if nothing had come
+    finals = [out.event for out in service.outputs.finals if out.event.head.stream == outcome.stream]
+    life = finals[-1].head.id.rpartition("/")[0]  # a second start makes a second one
+    events = [event for event in finals if event.head.id.rpartition("/")[0] == life]
+    said = [without_confidence(event).words for event in events if isinstance(event, Utterance)]
+    twin = calls.heard[f"{PREFIX}{CALL[0]}/{CALL[1]}"]
+    assert said == [without_confidence(utterance).words for utterance in twin.utterances]
+    assert (events[-1].gap_ms, events[-1].duration) == (0, twin.end.duration)
+
+
+def test_payload_10_mb_refused(service: Service) -> None:
+    """On a topic as `trunkline topics create` makes it, the broker does not let it in."""
+    failed: list[KafkaError] = []
+    client = Client({"bootstrap.servers": service.servers, "message.max.bytes": 12_000_000})
+    client.produce(
+        service.topics.audio,
+        changed(PIECE, payload=bytes(TEN_MB)),
+        key="huge",
+        on_delivery=lambda error, _: failed.append(error),
+    )
+    assert client.flush(30) == 0
+    assert [error.code() for error in failed] == [KafkaError.MSG_SIZE_TOO_LARGE]

@@ -1,45 +1,57 @@
 """Several workers in one group, on the same calls as the shared worker, which nobody disturbs: killed, joined, stopped.
 
-Delivery is at least once: the same events, by id, with the same content; some may come twice, none is missing.
+Calls are spoken while it happens, at a multiple of their speed. Every event comes exactly once.
 """
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
-from aiokafka.partitioner import murmur2
 
+from deploy.redis import LocalRedis
 from deploy.worker import LocalWorker
+from deploy.zygote import Zygote
 from tests.conftest import PARTITIONS, own_topics
 from tests.integration.conftest import ONE_THREAD, Service
+from tests.integration.disturbed import names, voices
 from tests.integration.offsets import committed, end_offsets, place_group
-from tests.integration.sending import PCM, spoken, talk
-from tests.integration.support import MODEL, Heard, Outputs, assert_same, unique
-from wire import Final, Topics
+from tests.integration.sending import talk
+from tests.integration.support import MODEL, ROOT, Heard, Outputs, assert_same, unique
+from wire import Topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 SPEED = 4.0
-GROUP = unique("fleet")
+REPLAYED = "trunkline_replayed_audio_seconds_total"
+RESTORED = "trunkline_checkpoints_total"
 SETTINGS = ONE_THREAD | {"kafka.session_timeout_ms": 6000, "kafka.commit_interval_ms": 200}
 
 
 class Fleet:
     """The group's workers, with output topics of their own."""
 
-    def __init__(self, servers: str, topics: Topics) -> None:
+    def __init__(self, servers: str, topics: Topics, zygote: Zygote, settings: Mapping[str, object]) -> None:
         self.topics = topics
         self.outputs = Outputs(servers, topics)
+        self.group = unique("fleet")
+        self.store = settings["state.store"]
         self.begin = end_offsets(servers, topics.audio)
         self.workers: list[LocalWorker] = []
         self._servers = servers
-        place_group(servers, GROUP, topics.audio, self.begin)
+        self._zygote = zygote
+        self._settings = settings
+        place_group(servers, self.group, topics.audio, self.begin)
 
     def add(self, count: int = 1) -> list[LocalWorker]:
         """Workers that are on their way, not ready."""
-        new = [LocalWorker(self._servers, self.topics, MODEL, GROUP, SETTINGS) for _ in range(count)]
+        new = [
+            LocalWorker(self._servers, self.topics, MODEL, self.group, self._settings, zygote=self._zygote)
+            for _ in range(count)
+        ]
         for worker in new:
             worker.start(wait=False)
         self.workers += new
@@ -75,59 +87,76 @@ class Fleet:
                 stack.callback(worker.stop)
 
 
-@pytest.fixture(scope="module")
-def fleet(service: Service) -> Iterator[Fleet]:
+@pytest.fixture(scope="module", params=["device", "redis"])
+def fleet(request: pytest.FixtureRequest, service: Service, zygote: Zygote, redis: LocalRedis) -> Iterator[Fleet]:
+    store = {"state.store": request.param, "state.redis_url": redis.url, "state.checkpoint_after_ms": 1000}
     with own_topics(service.servers) as own:
         topics = Topics(service.topics.audio, own.final, own.partial, own.rejected, own.streams)
-        made = Fleet(service.servers, topics)
+        made = Fleet(service.servers, topics, zygote, SETTINGS | store)
         yield made
         made.close()
 
 
-def test_a_killed_worker_loses_nothing(fleet: Fleet, service: Service) -> None:
-    victim, _ = fleet.of(2)
+def test_a_killed_worker_loses_nothing_and_tells_nothing_twice(fleet: Fleet, service: Service) -> None:
+    victim, heir = fleet.of(2)
 
     def kill() -> None:
         victim.kill()
         fleet.workers.remove(victim)
 
-    before = len(fleet.outputs.finals)
-    check(fleet, service, *play(service, "killed", [*range(PARTITIONS)] * 2, at_half=kill))
-    # the calls were under way: what the victim had told of them is told again
-    assert len(fleet.outputs.finals) - before > len({out.event.head.id for out in fleet.outputs.finals[before:]})
+    check(fleet, service, *play(fleet, service, "killed", [*range(PARTITIONS)] * 2, at_half=kill))
+    assert heir.metric(REPLAYED) > 0
 
 
-def test_a_worker_that_joins_in_mid_call_loses_nothing(fleet: Fleet, service: Service) -> None:
-    fleet.of(1)
+def test_a_worker_that_joins_in_mid_call_takes_over_and_the_other_keeps_its_sessions(
+    fleet: Fleet, service: Service
+) -> None:
+    (host,) = fleet.of(1)
+    replayed = host.metric(REPLAYED)
     (guest,) = fleet.add()
 
     def join() -> None:
         guest.wait_ready()
         fleet.spread(2)
 
-    check(fleet, service, *play(service, "joined", range(PARTITIONS), at_half=join))
+    check(fleet, service, *play(fleet, service, "joined", range(PARTITIONS), at_half=join))
     assert guest.metric("trunkline_audio_processed_seconds_total") > 0
+    assert host.metric(REPLAYED) == replayed
 
 
-def test_sigterm_in_mid_call_drains_and_hands_over(fleet: Fleet, service: Service) -> None:
+@pytest.mark.parametrize("by", ["signal", "command"])
+def test_a_drain_in_mid_call_hands_over(by: str, fleet: Fleet, service: Service) -> None:
     leaver, heir = fleet.of(2)
+    before, restored = heir.metric(REPLAYED), heir.metric(RESTORED, outcome="restored")
     took: list[float] = []
 
     def stop() -> None:
         began = time.monotonic()
+        if by == "command":
+            command = [sys.executable, "-m", "trunkline", "worker", "drain", "--url", leaver.address]
+            assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == 0
         assert fleet.leave(leaver) == 0, leaver.log_tail()
         took.append(time.monotonic() - began)
 
-    check(fleet, service, *play(service, "stopped", range(PARTITIONS), at_half=stop))
+    check(fleet, service, *play(fleet, service, f"left-{by}", range(PARTITIONS), at_half=stop))
     assert took[0] < 10
     assert heir.metric("trunkline_partitions_assigned") == PARTITIONS
+    # half of the calls are taken over: read again from their first record, or hardly at all
+    again = heir.metric(REPLAYED) - before
+    if fleet.store == "redis":
+        assert heir.metric(RESTORED, outcome="restored") - restored == PARTITIONS // 2
+        assert again < 2
+    else:
+        assert again > PARTITIONS // 2 * 8
     # all calls are over: nothing is left to read
     assert fleet.leave(heir) == 0
-    assert committed(service.servers, GROUP, fleet.topics.audio) == end_offsets(service.servers, fleet.topics.audio)
+    assert committed(service.servers, fleet.group, fleet.topics.audio) == end_offsets(
+        service.servers, fleet.topics.audio
+    )
 
 
 def play(
-    service: Service, name: str, partitions: Collection[int], at_half: Callable[[], object]
+    fleet: Fleet, service: Service, name: str, partitions: Collection[int], at_half: Callable[[], object]
 ) -> tuple[dict[str, Heard], dict[int, int]]:
     """Calls at four times their speed, a stream for each of the partitions; `at_half` runs while all are under way.
 
@@ -136,44 +165,26 @@ def play(
     places: dict[int, int] = {}
 
     def halfway() -> None:
-        places.update(committed(service.servers, GROUP, service.topics.audio))
+        places.update(committed(service.servers, fleet.group, service.topics.audio))
         at_half()
 
-    streams = dict(zip(names(name, partitions), voices(), strict=False))
+    streams = dict(zip(names(f"{name}-{fleet.store}", partitions), voices(), strict=False))
     asyncio.run(talk(service.servers, service.topics.audio, streams, SPEED, halfway))
     return service.outputs.ended(streams), places
 
 
 def check(fleet: Fleet, service: Service, undisturbed: Mapping[str, Heard], halfway: Mapping[int, int]) -> None:
-    """The fleet told the same, and never committed past the start of a call that was under way."""
+    """The fleet told the same; without checkpoints it never committed past the start of a call that was under way."""
     fleet.outputs.ended(undisturbed, timeout_s=90)
     fleet.outputs.poll(1.0)
-    expected: dict[str, Final] = {o.event.head.id: o.event for heard in undisturbed.values() for o in heard.outs}
-    outs = [out for out in fleet.outputs.finals if out.event.head.stream in undisturbed]
-    assert {out.event.head.id for out in outs} == set(expected)
-    for out in outs:
-        assert_same(out.event, expected[out.event.head.id])
-    for heard in undisturbed.values():
+    for stream, heard in undisturbed.items():
+        events = [out.event for out in fleet.outputs.finals if out.event.head.stream == stream]
+        assert [event.head.id for event in events] == [event.head.id for event in heard.events]
+        for event, twin in zip(events, heard.events, strict=True):
+            assert_same(event, twin)
         assert len(heard.words) > 5
         partition, first = map(int, heard.events[0].head.id.split("/")[-2].split("-"))
         assert heard.outs[0].partition == partition
-        assert fleet.begin[partition] <= halfway[partition] <= first
+        assert fleet.begin[partition] <= halfway[partition]
+        assert halfway[partition] <= first or fleet.store == "redis"
     assert not fleet.outputs.rejected
-
-
-def names(prefix: str, partitions: Collection[int]) -> list[str]:
-    """Stream ids that Kafka's partitioner sends to these partitions."""
-    made: list[str] = []
-    for partition in partitions:
-        ids = (f"{prefix}-{n}" for n in range(1000))
-        made.append(
-            next(i for i in ids if i not in made and (murmur2(i.encode()) & 0x7FFFFFFF) % PARTITIONS == partition)
-        )
-    return made
-
-
-def voices() -> Iterator[tuple[PCM, int]]:
-    for call in ("call-03", "call-02", "call-01", "call-09"):
-        for channel in (0, 1):
-            samples, rate = spoken(call, channel)
-            yield samples[: 22 * rate], rate
