@@ -9,10 +9,10 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test exact mutants lint format typecheck lock bench-calls bench-step bench-wire clean
+.PHONY: help venv demo test long exact mutants lint format typecheck lock bench-calls bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY) ## make the environment .venv from requirements.lock
 
@@ -28,8 +28,11 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## Kafka, a worker and ten live calls on this machine: watch the transcripts grow
 	$(BIN)/python -m demo
 
-test: lint typecheck ## lint, types and all tests (at most 15 minutes); PYTEST_ARGS for a part
+test: lint typecheck ## lint, types and all tests (some 20 minutes on two cores); PYTEST_ARGS for a part
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+long: $(READY) ## a call of four hours, an hour of silence, 10,000 calls: a quarter of an hour, with memory curves
+	TRUNKLINE_TESTS_LONG=1 $(BIN)/python -m pytest tests/integration/test_long.py -s
 
 CASES ?= 5000
 SEED ?= $(shell date +%s)
@@ -63,6 +66,21 @@ lock: $(READY) ## the locks again from pyproject.toml; LOCK_ARGS=--upgrade for n
 
 bench-calls: $(READY) ## how many real-time calls this machine carries
 	$(BIN)/python -m bench.realtime_calls
+
+bench-commits: $(READY) ## what committing costs at 1, 10 and 48 partitions, with and without transactions
+	$(BIN)/python -m bench.commits
+
+bench-recovery: $(READY) ## how long a call stands still when its worker is killed, with each state store
+	$(BIN)/python -m bench.recovery
+
+bench-copies: $(READY) ## what the fast engine's copies of state cost
+	$(BIN)/python -m bench.engine_copies
+
+bench-overload: $(READY) ## twice what the engine takes for MINUTES=2, then nothing: lag over time, words lost
+	$(BIN)/python -m bench.overload --minutes $(or $(MINUTES),2)
+
+bench-producer: $(READY) ## what a real-time stream costs a producer, and how many one process feeds
+	$(BIN)/python -m bench.producer_cost
 
 bench-step: $(READY) ## a step of the fast engine against the reference engine's
 	$(BIN)/python -m bench.engine_step
