@@ -4,7 +4,7 @@ import asyncio
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -112,20 +112,21 @@ def service(
 def calls(service: Service) -> Round:
     """The ten demo calls, twenty streams, through the shared worker."""
     offsets = end_offsets(service.servers, service.topics.audio)
-    names = sources(sorted(CALLS.glob("*.flac")), prefix=PREFIX)
     before = _steps(service.worker)
-    asyncio.run(_play(service, names))
-    streams = [f"{source.call_id}/{channel}" for source in names for channel in (0, 1)]
+    streams = asyncio.run(play_calls(service.servers, service.topics))
     heard = service.outputs.ended(streams, timeout_s=180)
     figures = (now - then for now, then in zip(_steps(service.worker), before, strict=True))
     return Round(offsets, heard, *figures)
 
 
-async def _play(service: Service, names: Sequence[object]) -> None:
+async def play_calls(servers: str, topics: Topics) -> list[str]:
+    """Put the ten demo calls on the audio topic at once; returns their twenty stream ids."""
+    names = sources(sorted(CALLS.glob("*.flac")), prefix=PREFIX)
     style = Style(speed=None, language="en", channel_names=("agent", "customer"), metadata={"tenant": "demo", "n": 7})
-    async with Producer(service.servers, topic=service.topics.audio) as producer:
+    async with Producer(servers, topic=topics.audio) as producer:
         for progress in await play(producer, names, style):
             assert progress.error is None
+    return [f"{source.call_id}/{channel}" for source in names for channel in (0, 1)]
 
 
 def _steps(worker: LocalWorker) -> list[float]:
