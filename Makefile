@@ -9,10 +9,10 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact mutants lint format typecheck lock bench-calls bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean
+.PHONY: help venv demo test long exact mutants lint format typecheck lock bench-calls bench-checkpoints bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY) ## make the environment .venv from requirements.lock
 
@@ -69,6 +69,9 @@ bench-calls: $(READY) ## how many real-time calls this machine carries
 
 bench-commits: $(READY) ## what committing costs at 1, 10 and 48 partitions, with and without transactions
 	$(BIN)/python -m bench.commits
+
+bench-checkpoints: $(READY) ## what a checkpoint weighs, and what taking one costs a step
+	$(BIN)/python -m bench.checkpoints
 
 bench-recovery: $(READY) ## how long a call stands still when its worker is killed, with each state store
 	$(BIN)/python -m bench.recovery

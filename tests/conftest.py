@@ -30,13 +30,16 @@ TOGETHER = {
 
 
 @pytest.hookimpl(wrapper=True)  # before the plugin that reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
     """With several processes (`-n 2 --dist loadgroup`) a file stays in one, so that its fixtures are made once."""
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
         group = next((group for beginning, group in TOGETHER.items() if path.startswith(beginning)), path)
         item.add_marker(pytest.mark.xdist_group(group))
-    return (yield)
+    result = yield
+    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in items):
+        raise pytest.UsageError("pytest-xdist does not group the tests: it does not fit this pytest")
+    return result
 
 
 def require(condition: object, reason: str) -> None:
