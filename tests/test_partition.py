@@ -337,7 +337,7 @@ def test_a_dropped_partition_leaves_no_slot_taken_and_tells_nothing_more():
     harness.scheduler.done(batch)
     harness.step()
     assert harness.out.told_items == []
-    assert (harness.scheduler.occupancy().active, harness.scheduler.waiting_samples) == (0, 0)
+    assert (harness.scheduler.occupancy().active, harness.scheduler.waiting_bytes) == (0, 0)
     assert (harness.partition.open_streams, harness.partition.oldest_unheard()) == (0, None)
 
 

@@ -14,15 +14,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRangeError, UnsupportedCodecError
 
 from worker.batching.scheduler import Scheduler
-from worker.delivery.table import row_key
 from worker.ingest.assignment import Checkpoints
 from worker.live import LiveStream
-from worker.parking import Parked, ReadAgain
+from worker.parking import ReadAgain
 from worker.partition import Partition
 
 log = logging.getLogger(__name__)
 
-BYTES_PER_SAMPLE = 4
 PARK_AT = 0.5  # of the memory
 RETURN_AT = 0.35
 UNPUBLISHED = 16_000_000  # bytes of events and rejects; a rejected record brings up to 64 KiB
@@ -79,10 +77,10 @@ class Admission:
 
     @property
     def _waiting(self) -> int:
-        return self._scheduler.waiting_samples * BYTES_PER_SAMPLE
+        return self._scheduler.waiting_bytes
 
     def _park(self) -> None:
-        streams: list[LiveStream] = [feed.owner for feed in self._scheduler.slotless()]
+        streams: list[LiveStream] = [feed.owner for feed in self._scheduler.starving()]
         streams.sort(key=lambda live: live.began, reverse=True)
         homes = {partition.number: partition for partition in self._partitions()}
         for live in streams:
@@ -100,27 +98,23 @@ class Admission:
             parked = home.parking.longest_waiting(room)
             room -= len(parked)
             returning = home.parking.read_again(parked)
-            task = asyncio.create_task(self._return(home, returning, parked), name=f"read again {home.number}")
+            task = asyncio.create_task(self._return(home, returning), name=f"read again {home.number}")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    async def _return(self, home: Partition, returning: ReadAgain, parked: Mapping[str, Parked]) -> None:
+    async def _return(self, home: Partition, returning: ReadAgain) -> None:
         """Read the partition for these names alone, from their resume point until they have caught up."""
-        rows = [row for names in parked.values() for row in names.rows]
-        fetched = {row_key(r.stream, home.number, r.first_offset): await self._checkpoints.fetch(r) for r in rows}
+        fetched = {key: await self._checkpoints.fetch(row) for key, row in returning.rows.items()}
         found = {key: checkpoint for key, checkpoint in fetched.items() if checkpoint is not None}
-        begin = min(
-            row.resumes if row_key(row.stream, home.number, row.first_offset) in found else row.begins for row in rows
-        )
         while not home.dropped:
             try:
-                await self._read(home, returning, begin, found)
+                await self._read(home, returning, found)
                 return
             except (KafkaError, TimeoutError) as error:
                 log.warning("partition %d: parked streams cannot be read yet: %r", home.number, error)
                 await asyncio.sleep(RETRY_S)
 
-    async def _read(self, home: Partition, returning: ReadAgain, begin: int, found: Mapping[bytes, Any]) -> None:
+    async def _read(self, home: Partition, returning: ReadAgain, found: Mapping[bytes, Any]) -> None:
         place = TopicPartition(self._topic, home.number)
         consumer = AIOKafkaConsumer(
             **self._client, enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed"
@@ -133,7 +127,7 @@ class Admission:
                 first = (await consumer.beginning_offsets([place]))[place]
                 if home.dropped:
                     return
-                returning.begin(max(first, begin), found)
+                returning.begin(first, found)
             consumer.seek(place, returning.next_offset)
             while not home.dropped and not home.parking.join():
                 if self._waiting > PARK_AT * self._memory and not self._scheduler.idle:

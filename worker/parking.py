@@ -51,12 +51,17 @@ class Home(Protocol):
 
 
 class ReadAgain:
-    """Some parked names of one partition on their way back. `next_offset`: the record to read next, once begun."""
+    """Some parked names of one partition on their way back. `next_offset`: the record to read next, once begun.
+
+    `rows`: what the table says of their streams, by its keys.
+    """
 
     def __init__(self, home: Home, streams: Streams, parked: Mapping[str, Parked], metrics: Metrics) -> None:
         self.number = home.number
         self.next_offset = min(p.resumes for p in parked.values())
         self.names = set(parked)
+        rows = [row for names in parked.values() for row in names.rows]
+        self.rows = {row_key(row.stream, home.number, row.first_offset): row for row in rows}
         self._home = home
         self._streams = streams
         self._parked = parked
@@ -67,12 +72,11 @@ class ReadAgain:
     def begun(self) -> bool:
         return self._replay is not None
 
-    def begin(self, offset: int, checkpoints: Mapping[bytes, "Checkpoint"]) -> None:
-        """Reading starts at this offset, with these checkpoints read back."""
-        self.next_offset = offset
-        rows = [row for parked in self._parked.values() for row in parked.rows]
-        live = {row_key(row.stream, self.number, row.first_offset): row for row in rows}
-        table = Table(live=live, deferred={name: parked.taken for name, parked in self._parked.items()})
+    def begin(self, first: int, checkpoints: Mapping[bytes, "Checkpoint"]) -> None:
+        """Reading starts where these checkpoints, read back, allow. `first`: earlier records are no longer kept."""
+        needed = (row.resumes if key in checkpoints else row.begins for key, row in self.rows.items())
+        self.next_offset = max(first, min(needed))
+        table = Table(live=self.rows, deferred={name: parked.taken for name, parked in self._parked.items()})
         self._replay = Replay(self, self._streams, table, checkpoints, self._metrics)
 
     def accept(self, key: bytes | None, value: bytes | None, offset: int, timestamp: int) -> None:

@@ -158,7 +158,7 @@ def test_states_that_fit_no_stream_are_refused():
         scheduling.admit(FAST, "a", FeedState(FAST, [], True))
     with pytest.raises(ValueError, match="0 samples wait, 1 were to come"):
         scheduling.admit(FAST, "a", FeedState(FAST, [run | {"received": 201}], False), SlotState(FAST, {}, {}))
-    assert scheduling.waiting_samples == 0
+    assert scheduling.waiting_bytes == 0
     assert scheduling.occupancy().spilled == 0
 
 

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from tests.batching.fake import GEOMETRY, MODES, FakeEngine
+from worker.batching.feed import PIECE_BYTES, SAMPLE_BYTES, SEGMENT_BYTES
 from worker.batching.runner import Runner
 from worker.batching.scheduler import Scheduler
+
+
+def memory(feed):
+    """What the feed's waiting pieces and further segments count for."""
+    pieces = [piece for run in feed._runs for piece in run.pieces]
+    samples = sum(len(piece) for piece in pieces) * SAMPLE_BYTES
+    return samples + len(pieces) * PIECE_BYTES + max(0, len(feed._runs) - 1) * SEGMENT_BYTES
 
 
 class Stream:
@@ -178,8 +186,9 @@ class Machine(RuleBasedStateMachine):
         assert sorted(slots + self.scheduler._free) == list(range(self.slots))
         taken = set() if self.batch is None else {work.feed for work in self.batch.work}
         assert {feed for feed in feeds if feed.in_flight} == taken
-        waiting = sum(feed.waiting for feed in feeds if feed in self.scheduler._feeds)
-        assert self.scheduler.waiting_samples == waiting
+        mine = [feed for feed in feeds if feed in self.scheduler._feeds]
+        assert self.scheduler.occupancy().samples == sum(feed.waiting for feed in mine)
+        assert self.scheduler.waiting_bytes == sum(memory(feed) for feed in mine)
 
     def teardown(self):
         """Whatever was ready is heard to the end, however few the slots."""
@@ -200,7 +209,7 @@ class Machine(RuleBasedStateMachine):
         for stream in self.all:
             if not stream.dropped:
                 assert stream.heard == [*stream.sent, 0]
-        assert self.scheduler.waiting_samples == 0
+        assert self.scheduler.waiting_bytes == 0
         assert self.scheduler.occupancy().active == 0
         assert len(self.scheduler._free) == self.slots
 

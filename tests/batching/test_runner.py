@@ -170,6 +170,6 @@ def test_many_producers_and_few_slots_lose_nothing():
         for segment, (length, heard) in enumerate(zip(lengths, collected.of(name), strict=True)):
             first = (name * 4 + segment) * SEGMENT
             assert np.array_equal(heard, np.arange(first, first + length))
-    assert scheduler.waiting_samples == 0
+    assert scheduler.waiting_bytes == 0
     assert scheduler.occupancy().active == scheduler.occupancy().spilled == 0
     assert max(len(rows) for rows in engine.steps) <= 6

@@ -170,7 +170,7 @@ def test_a_dropped_stream_leaves_nothing_behind(state):
         scheduling.done(batch)
     scheduling.push(feed, zeros())
     scheduling.close(feed, ending=True)
-    assert scheduling.waiting_samples == 0
+    assert scheduling.waiting_bytes == 0
     assert feed not in scheduling._feeds
     assert feed.saved is None
     newcomer = scheduling.admit(FAST, "new")
@@ -229,7 +229,7 @@ def test_occupancy_counts_samples_and_streams():
     found = scheduling.occupancy()
     assert (found.samples, found.ready, found.active, scheduling.idle) == (450, 1, 0, False)
     batch = scheduling.take()
-    assert (scheduling.waiting_samples, scheduling.idle) == (250, False)
+    assert (scheduling.occupancy().samples, scheduling.idle) == (250, False)
     scheduling.done(batch)
     found = scheduling.occupancy()
     assert (found.active, found.ready, scheduling.idle) == (1, 0, True)

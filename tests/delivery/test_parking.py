@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from tests.delivery.log import KINDS, NAMES, world
 from tests.delivery.test_crashes import check
-from tests.delivery.world import NUMBER, Worker
-from worker.delivery.table import Table, row_key
+from tests.delivery.world import Worker
+from worker.delivery.table import Table
 
 deeds = st.lists(
     st.tuples(st.sampled_from(NAMES), st.sampled_from(KINDS), st.integers(100, 4000)), min_size=1, max_size=40
@@ -42,13 +42,8 @@ class ParkingWorker(Worker):
     def return_(self, count: int) -> None:
         parking = self.partition.parking
         if parking.returning is None and len(parking):
-            parked = parking.longest_waiting(count)
-            live = {
-                row_key(row.stream, NUMBER, row.first_offset): row for names in parked.values() for row in names.rows
-            }
-            found = self._fetch(Table(live=live))
-            begin = min(row.resumes if key in found else row.begins for key, row in live.items())
-            parking.read_again(parked).begin(begin, found)
+            returning = parking.read_again(parking.longest_waiting(count))
+            returning.begin(0, self._fetch(Table(live=returning.rows)))
 
     def read_again(self, records: int = 1) -> bool:
         """So many records, or up to the end of the log: it may come to those that the partition has not read."""
@@ -105,9 +100,9 @@ def test_a_parked_stream_holds_no_audio_and_is_read_again_from_its_first_record(
     worker = ParkingWorker(stage)
     for _ in range(4):
         worker.read()
-    assert worker.scheduler.waiting_samples
+    assert worker.scheduler.waiting_bytes
     worker.park(0)
-    assert not worker.scheduler.waiting_samples
+    assert not worker.scheduler.waiting_bytes
     worker.commit()
     assert stage.committed == 0
     while worker.partition.next_offset not in stage.idle:

@@ -84,6 +84,7 @@ class Scheduler:
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._samples = 0
+        self._bytes = 0
         self._stopped = False
         self._held = False
 
@@ -103,6 +104,7 @@ class Scheduler:
         with self._changed:
             self._feeds.add(feed)
             self._samples += feed.waiting
+            self._bytes += feed.bytes
             self._offer(feed)
         return feed
 
@@ -110,8 +112,10 @@ class Scheduler:
         with self._changed:
             if feed.dropped:
                 return
+            before = feed.bytes
             feed.push(samples, time.monotonic())
             self._samples += len(samples)
+            self._bytes += feed.bytes - before
             self._offer(feed)
 
     def close(self, feed: Feed, ending: bool) -> None:
@@ -119,7 +123,9 @@ class Scheduler:
         with self._changed:
             if feed.dropped:
                 return
+            before = feed.bytes
             feed.close(time.monotonic(), ending)
+            self._bytes += feed.bytes - before
             self._offer(feed)
 
     def drop(self, feed: Feed) -> None:
@@ -177,10 +183,10 @@ class Scheduler:
                 samples=self._samples,
             )
 
-    def slotless(self) -> list[Feed]:
-        """Streams that hold audio and no slot."""
+    def starving(self) -> list[Feed]:
+        """Streams that could step but for a slot. What another without a slot holds is less than a chunk."""
         with self._changed:
-            return [feed for feed in self._feeds if feed.slot is None and not feed.in_flight and feed.waiting]
+            return [feed for feed in self._feeds if feed.slot is None and feed.queued]
 
     def vacancies(self) -> int:
         """Slots that a stream could have at once: free, or of a stream that waits for audio; less those waiting."""
@@ -202,8 +208,9 @@ class Scheduler:
             return not any(feed.in_flight for feed in self._feeds)
 
     @property
-    def waiting_samples(self) -> int:
-        return self._samples
+    def waiting_bytes(self) -> int:
+        """Memory that waiting audio and segments take, about."""
+        return self._bytes
 
     def take(self) -> Batch | None:
         """Block until there is something to do; None once stopped."""
@@ -268,9 +275,10 @@ class Scheduler:
         return None
 
     def _work(self, feed: Feed) -> Work:
-        silent = feed.silent
+        silent, before = feed.silent, feed.bytes
         samples, last = feed.take(max(1, self._max_frames // self._geometry.chunk_frames(feed.mode.look_ahead)))
         self._samples -= len(samples)
+        self._bytes += feed.bytes - before
         feed.queued = False
         feed.in_flight = True
         if silent:
@@ -303,6 +311,7 @@ class Scheduler:
             return
         self._feeds.discard(feed)
         self._samples -= feed.waiting
+        self._bytes -= feed.bytes
         self._resident.pop(feed, None)
         feed.saved = None
         feed.dropped = True

@@ -18,6 +18,8 @@ from worker.stream.segment import Boundary, BoundaryReason, Loss, Source
 
 # A producer repeats no more than a batch, which holds few flushes.
 FLUSHES = 16
+# Records ahead of their place that are kept: ten times what a producer of 20 ms records can have in two seconds.
+HELD_RECORDS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,9 @@ class Session:
     """Puts one stream's records in order. Each method returns what came of the record, in stream order.
 
     Audio is ordered by position. What lies before the expected position was heard already and is cut off. A record
-    ahead of it waits until `reorder_ms` of later audio has come; then the missing span is given up. If its sequence
-    number is the next one, no record is missing: the producer left the span out, and it is given up at once.
+    ahead of it waits until `reorder_ms` of later audio, or HELD_RECORDS records of it, have come; then the missing span
+    is given up. If its sequence number is the next one, no record is missing: the producer left the span out, and it is
+    given up at once.
     """
 
     def __init__(
@@ -162,7 +165,7 @@ class Session:
         if ahead > 0 and record.sequence != self._sequence + 1 and not self._joining:
             self._hold(record, samples, source)
             self._release(items)  # a record rejected since may be all that this audio waited for
-            while self._held_samples >= self._samples(self._limits.reorder_ms):
+            while self._held_samples >= self._samples(self._limits.reorder_ms) or len(self._held) > HELD_RECORDS:
                 self._release(items, give_up=True)
             return items
         self._joining = False
