@@ -16,6 +16,7 @@ from worker.engine.interface import Tokens
 from worker.live import Deployment
 from worker.partition import Partition
 from worker.settings import KafkaSettings, StreamSettings
+from worker.stream.session import SessionLimits
 from worker.telemetry.metrics import Metrics
 from worker.transcript.transcriber import Progress
 
@@ -283,7 +284,7 @@ def test_a_missing_tail_at_the_end_is_a_gap_before_the_end():
 def test_what_was_complete_before_the_restart_is_passed_over_silently():
     """Resumed at 50, where a live stream began; records up to 60 were read before."""
     complete = start(endpoint_ms=800, max_utterance_ms=30_000, idle_ms=60_000, look_ahead=0, decoder="rnnt")
-    row = Row("live", 50, "n", complete, Progress(), "fake")
+    row = Row("live", 50, "n", complete, SessionLimits(2000, 1000, 60_000), Progress(), "fake")
     harness = Harness(Table(read=60, live={row_key("live", 3, 50): row})).send("live", start())
     harness.send("old", audio(7, "o"), Flush("f", "o"), End("o"), audio(8), Flush("f"), End())
     harness.send("live", *speech(2)).step()

@@ -7,7 +7,7 @@ with slots hold fills the memory.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,6 +15,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRange
 
 from worker.batching.scheduler import Scheduler
 from worker.ingest.assignment import Checkpoints
+from worker.ingest.ownership import Ownership
 from worker.live import LiveStream
 from worker.parking import ReadAgain
 from worker.partition import Partition
@@ -32,20 +33,20 @@ START_S = 15.0
 
 
 class Admission:
-    """`memory`: bytes of waiting audio. `partitions`: those that are read."""
+    """`memory`: bytes of waiting audio. `owned`: the partitions that are read."""
 
     def __init__(
         self,
         scheduler: Scheduler,
         memory: int,
-        partitions: Callable[[], list[Partition]],
+        owned: Ownership,
         topic: str,
         client: dict[str, Any],
         checkpoints: Checkpoints,
     ) -> None:
         self._scheduler = scheduler
         self._memory = memory
-        self._partitions = partitions
+        self._owned = owned
         self._topic = topic
         self._client = client
         self._checkpoints = checkpoints
@@ -59,7 +60,7 @@ class Admission:
         """
         if self._waiting > PARK_AT * self._memory:
             self._park()
-        if sum(partition.outbox.size for partition in self._partitions()) > UNPUBLISHED:
+        if sum(partition.outbox.size for partition in self._owned.partitions) > UNPUBLISHED:
             return True
         return self._waiting > self._memory and not self._scheduler.idle
 
@@ -82,7 +83,7 @@ class Admission:
     def _park(self) -> None:
         streams: list[LiveStream] = [feed.owner for feed in self._scheduler.starving()]
         streams.sort(key=lambda live: live.began, reverse=True)
-        homes = {partition.number: partition for partition in self._partitions()}
+        homes = {partition.number: partition for partition in self._owned.partitions}
         for live in streams:
             if self._waiting <= RETURN_AT * self._memory:
                 return
@@ -91,7 +92,7 @@ class Admission:
                 home.park(live)
 
     def _bring_back(self, room: int) -> None:
-        homes = [p for p in self._partitions() if len(p.parking) and p.parking.returning is None]
+        homes = [p for p in self._owned.partitions if len(p.parking) and p.parking.returning is None]
         for home in sorted(homes, key=lambda p: min(p.parking.oldest, default=0)):
             if room <= 0:
                 return
@@ -142,8 +143,10 @@ class Admission:
                     consumer.seek(place, returning.next_offset)
                     continue
                 except OffsetOutOfRangeError:
-                    consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
-                    continue
+                    log.error("partition %d: records of parked streams are gone unread", home.number)
+                    if not home.dropped:
+                        self._owned.begin_again(home.number)  # which gives each stream its gap
+                    return
                 for record in records:
                     returning.accept(record.key, record.value, record.offset, record.timestamp)
         finally:

@@ -68,17 +68,38 @@ class Deployment:
         assert decoder is not None
         return Mode(look_ahead, decoder)
 
-    def session(self, start: Start, nonce: str | None, began: Source) -> Session:
+    def session(self, start: Start, nonce: str | None, began: Source, limits: SessionLimits | None = None) -> Session:
+        """`limits`: those that the stream began with, if that was not now."""
         rate = self.engine.geometry.sample_rate
-        return Session(start.encoding, start.sample_rate, nonce, self._limits, began, rate)
+        return Session(start.encoding, start.sample_rate, nonce, limits or self.limits, began, rate)
 
-    def restored(self, checkpoint: "Checkpoint") -> Session:
-        return Session.restore(checkpoint.host["session"], self._limits, self.engine.geometry.sample_rate)
+    def restored(self, checkpoint: "Checkpoint", limits: SessionLimits) -> Session:
+        return Session.restore(checkpoint.host["session"], limits, self.engine.geometry.sample_rate)
 
     @property
-    def _limits(self) -> SessionLimits:
+    def limits(self) -> SessionLimits:
         settings = self.settings
         return SessionLimits(settings.reorder_ms, settings.gap_fill_ms, settings.max_gap_ms)
+
+
+@dataclass
+class _Trial:
+    """Reads for a stream that is only tried out."""
+
+    number: int = 0
+    next_offset: int = 0
+
+    def relies_on(self, live: "LiveStream", checkpoint: CheckpointRef) -> bool:
+        return False
+
+    def heard(self, live: "LiveStream", tokens: Tokens, last: bool) -> None:
+        pass
+
+
+def try_out(row: Row, checkpoint: "Checkpoint", deployment: Deployment) -> None:
+    """Make the stream from its checkpoint, beside the worker's real ones. Raises whatever that raises."""
+    alone = replace(deployment, scheduler=Scheduler(deployment.engine.geometry, 1, 1, 1))
+    LiveStream(_Trial(), row, alone, alone.restored(checkpoint, row.limits), checkpoint)
 
 
 class LiveStream:
@@ -178,9 +199,11 @@ class LiveStream:
         self.row = replace(self.row, idle_at=offset)
         self.apply(self.session.idle())
 
-    def join(self, partition: Owner) -> None:
-        """The stream was read by itself and has caught up: from here on its partition reads for it."""
+    def join(self, partition: Owner, began: float) -> None:
+        """The stream was read by itself and has caught up: from here on its partition reads for it. It is as old as
+        it was before it waited."""
         self.partition = partition
+        self.began = began
         self.touched = time.monotonic()
 
     def hear(self, tokens: Tokens, last: bool) -> list[Told]:

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A name's streams. Records before `taken` had been taken. `oldest`: Kafka timestamp, ms, of what waits."""
+    """A name's streams. Records before `taken` had been taken. `oldest`: Kafka timestamp, ms, of what waits.
+
+    `began`: monotonic time at which this worker first had them.
+    """
 
     rows: Sequence[Row]
     taken: int
     oldest: int | None
+    began: float
 
     @property
     def resumes(self) -> int:
@@ -155,8 +159,9 @@ class Parking:
 
     def park(self, name: str, oldest: int | None) -> None:
         """Forget the streams of this name until there is room."""
+        began = min(live.began for live in self._streams.live if live.row.stream == name)
         rows = self._streams.park(name)
-        self._parked[name] = Parked(rows, self._home.next_offset, oldest)
+        self._parked[name] = Parked(rows, self._home.next_offset, oldest, began)
         self._letters += [
             Letter(self._topic, row_key(r.stream, self._home.number, r.first_offset), encode_row(r)) for r in rows
         ]
@@ -176,11 +181,11 @@ class Parking:
         returning = self._returning
         if returning is None or not returning.caught_up:
             return False
-        for name in returning.names:
-            self._parked.pop(name)
         for live in self._streams.live:
             if live.partition is returning:
-                live.join(self._home)
+                live.join(self._home, self._parked[live.row.stream].began)
+        for name in returning.names:
+            self._parked.pop(name)
         self._returning = None
         return True
 

@@ -64,6 +64,7 @@ class Partition:
         self._told: list[EndedRow] = []  # ends told since the last batch
         self._superseded: list[str] = []
         self._committed: tuple[int, int] | None = None
+        self._stamp = table.stamp
         self._streams = Streams(self, table, deployment, metrics)
         self._replay = Replay(self, self._streams, table, checkpoints, metrics)
         self.parking = Parking(self, self._streams, self._replay, kafka.streams_topic, metrics)
@@ -91,6 +92,8 @@ class Partition:
         again = offset < self._replay.until
         self.next_offset = offset + 1
         self.last_timestamp = timestamp
+        if offset >= self._replay.until:
+            self._stamp = timestamp
         self._metrics.records.inc()
         usable = None
         try:
@@ -113,6 +116,7 @@ class Partition:
         self.next_offset = offset + 1
         self._metrics.records.inc()
         if offset >= self._replay.until:
+            self._stamp = None
             self.reject(None, None, offset, WireError("codec_not_available", detail))
         self._replay.apply_clock()
 
@@ -145,7 +149,7 @@ class Partition:
         rows += [Letter(self._topic, key, None) for key in streams.ended.tombstones(resume)]
         if not letters and not rows and self._committed == (resume, read):
             return None
-        rows.append(Letter(self._topic, PARTITION_KEY, encode_partition(read, self._group)))
+        rows.append(Letter(self._topic, PARTITION_KEY, encode_partition(read, self._stamp, self._group)))
         streams.changed.clear()
         self._told.clear()
         self._stale.clear()
@@ -169,7 +173,7 @@ class Partition:
 
     def end_idle_streams(self) -> None:
         """End the streams that have had no record for long. Only called when the partition was read to its end."""
-        if self.next_offset < self._replay.until:
+        if self.replaying:
             return
         now = time.monotonic()
         idle = [live for live in self._streams.open.values() if now - live.touched > live.idle_s]
@@ -178,6 +182,11 @@ class Partition:
                 continue  # it is being read again
             log.info("partition %d: a stream was idle for %.0f s and is ended", self.number, live.idle_s)
             self._streams.end_idle(live, self.next_offset)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the next record is one that had been taken before."""
+        return self.next_offset < self._replay.until
 
     def stop_clock(self) -> None:
         """Nothing can be read at present: no stream is idle for that."""
@@ -192,7 +201,7 @@ class Partition:
 
     def park(self, live: LiveStream) -> bool:
         """Forget a stream's audio and state until there is room; it is read again then. False if it may not be."""
-        if self.next_offset < self._replay.until or live.partition is not self:
+        if self.replaying or live.partition is not self:
             return False
         self.parking.park(live.row.stream, live.oldest_unheard())
         return True

@@ -58,9 +58,11 @@ class Replay:
         """Whether a record of this name had been taken."""
         if offset < self.deferred.get(stream, self.until):
             return True
-        # without transactions a stream's last row may be there before the partition's
+        # without transactions a stream's row may be there before the partition's
         row = self._row(stream, offset)
-        return isinstance(row, EndedRow) and offset <= row.last_offset
+        if isinstance(row, EndedRow):
+            return offset <= row.last_offset
+        return row is not None and (offset == row.first_offset or offset < row.resumes)
 
     def take(self, stream: str, value: bytes | None, source: Source) -> None:
         """A record that had been taken. Raises WireError for one that was rejected then."""
@@ -110,7 +112,7 @@ class Replay:
         """A stream that goes on from its checkpoint, its base or, where its first record is gone, after a gap."""
         deployment, next_offset = self._streams.deployment, self._owner.next_offset
         if checkpoint is not None:
-            session = deployment.restored(checkpoint)
+            session = deployment.restored(checkpoint, row.limits)
         else:
             row = replace(row, checkpoint=None)
             if row.begins < next_offset:
@@ -122,7 +124,7 @@ class Replay:
             elif row.base is None:
                 return  # begins again when its first record is read
             assert row.base is not None
-            session = deployment.session(row.start, row.nonce, Source(row.begins, 0))
+            session = deployment.session(row.start, row.nonce, Source(row.begins, 0), row.limits)
             session.begin_at(row.base.told.time * row.start.sample_rate // 1000)
         live = LiveStream(self._owner, row, deployment, session, checkpoint)
         self._streams.add(live)
@@ -135,7 +137,7 @@ class Replay:
 
     def _begin_again(self, row: Row, record: object, source: Source) -> None:
         """The first record of a stream without a checkpoint."""
-        session = self._streams.deployment.session(row.start, row.nonce, source)
+        session = self._streams.deployment.session(row.start, row.nonce, source, row.limits)
         items = session.audio(record, source) if isinstance(record, Audio) else []
         live = self._streams.open_stream(replace(row, checkpoint=None), session, self._owner)
         if row.idle_at is not None:

@@ -27,7 +27,7 @@ from worker.ingest import assignment
 from worker.ingest.assignment import Restored
 from worker.ingest.ownership import Holding
 from worker.ingest.reader import Reader
-from worker.live import Deployment, LiveStream
+from worker.live import Deployment, LiveStream, try_out
 from worker.partition import Partition
 from worker.settings import Settings
 from worker.starting import StartError, check_topics, load_unless, make_store
@@ -83,6 +83,7 @@ class Service:
             settings.batching.max_batch,
             settings.batching.max_frames,
         )
+        deployment = Deployment(settings.stream, mode, engine.info, scheduler)
         failed: asyncio.Future[None] = loop.create_future()
         checkpointer = Checkpointer(
             store,
@@ -91,6 +92,7 @@ class Service:
             Pace(settings.state.checkpoint_after_ms, settings.state.checkpoint_mb_per_s * 1_000_000),
             f"{settings.state.key_prefix}{settings.kafka.group}:{settings.kafka.audio_topic}:",
             self._metrics,
+            lambda row, checkpoint: try_out(row, checkpoint, deployment),
         )
         self._runner = Runner(
             engine,
@@ -99,7 +101,6 @@ class Service:
             fail=lambda error: loop.call_soon_threadsafe(_fail, failed, error),
             captured=lambda feed, slot: loop.call_soon_threadsafe(_guarded, failed, checkpointer.captured, feed, slot),
         )
-        deployment = Deployment(settings.stream, mode, engine.info, scheduler)
         partials = Partials(
             settings.kafka.partial_topic, self._client, settings.kafka.request_timeout_ms, self._metrics
         )
@@ -209,9 +210,7 @@ class Service:
 
         reader = Reader(kafka, self._client, restore, hold, pressure=lambda: admission.pressure())
         memory = self._settings.batching.memory_mb * 1_000_000
-        admission = Admission(
-            scheduler, memory, lambda: reader.partitions, kafka.audio_topic, self._client, checkpointer
-        )
+        admission = Admission(scheduler, memory, reader.owned, kafka.audio_topic, self._client, checkpointer)
         return reader, admission
 
     def _deliver(self, done: Done, engine: Engine) -> None:

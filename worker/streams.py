@@ -192,6 +192,7 @@ class Streams:
     ) -> LiveStream:
         """A stream that was not there before."""
         start = self.deployment.resolved(start)
-        row = Row(stream, source.offset, nonce, start, Progress(), self.deployment.engine.model_id)
+        limits, model = self.deployment.limits, self.deployment.engine.model_id
+        row = Row(stream, source.offset, nonce, start, limits, Progress(), model)
         self._metrics.streams_started.inc()
         return self.open_stream(row, session, reader)

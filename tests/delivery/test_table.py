@@ -45,7 +45,7 @@ few = st.sampled_from(["a", "b"])
 letters = st.one_of(
     st.builds(lambda stream, n, row: (row_key(stream, 3, n), encode_row(row)), few, st.integers(0, 2), rows | ended),
     st.builds(lambda stream, n: (row_key(stream, 3, n), None), few, st.integers(0, 2)),
-    st.builds(lambda read: (PARTITION_KEY, encode_partition(read, "group")), counts),
+    st.builds(lambda read, stamp: (PARTITION_KEY, encode_partition(read, stamp, "group")), counts, st.none() | counts),
     st.builds(lambda stream, read: (deferred_key(stream), encode_deferred(read)), few, counts),
     st.builds(lambda stream: (deferred_key(stream), None), few),
 )

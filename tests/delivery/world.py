@@ -24,7 +24,7 @@ from worker.delivery.partials import Partials
 from worker.delivery.table import Row as TableRow
 from worker.delivery.table import Table, row_key
 from worker.engine.interface import Row, SlotState, Tokens
-from worker.live import Deployment, LiveStream
+from worker.live import Deployment, LiveStream, try_out
 from worker.partition import Partition
 from worker.settings import KafkaSettings, StreamSettings
 from worker.state.checkpoint import Checkpoint, Fingerprint, decode, encode
@@ -117,10 +117,14 @@ class World:
         return sorted(found, key=lambda reject: reject[0])
 
 
+class OutOfRange(Exception):
+    """The record to be read is no longer kept."""
+
+
 class Worker:
     """One life of a worker that owns the partition, from its restore on. It dies by being forgotten."""
 
-    def __init__(self, world: World, slots: int = 2, first: int = 0) -> None:
+    def __init__(self, world: World, slots: int = 2, first: int = 0, stream: StreamSettings = STREAM) -> None:
         self.world = world
         self.metrics = Metrics()
         self.scheduler = Scheduler(GEOMETRY, slots, slots, 4)
@@ -135,6 +139,8 @@ class Worker:
         self._captures = 0
         self._copied: deque[tuple[LiveStream, Checkpoint]] = deque()
         self._pending: Batch | None = None
+        deployment = Deployment(stream, MODES[1], INFO, self.scheduler)
+        self._deployment = deployment
         table = world.table()
         self.checkpoints = self._fetch(table)
         # as worker.ingest.assignment does it
@@ -146,7 +152,7 @@ class Worker:
             resume,
             table,
             self.checkpoints,
-            Deployment(STREAM, MODES[1], INFO, self.scheduler),
+            deployment,
             Outbox(NUMBER, KAFKA.topics, partials),
             KAFKA,
             self.metrics,
@@ -157,7 +163,9 @@ class Worker:
         for row in table.live.values():
             data = self.world.store.get(row.checkpoint.key) if row.checkpoint else None
             if data is not None:
-                found[self._key(row)] = decode(data, FINGERPRINT)
+                checkpoint = decode(data, FINGERPRINT)
+                try_out(row, checkpoint, self._deployment)
+                found[self._key(row)] = checkpoint
         return found
 
     @staticmethod
@@ -178,6 +186,8 @@ class Worker:
         self.partition.end_idle_streams()
         if offset >= self.world.end:
             return False
+        if offset not in self.world.log:
+            raise OutOfRange
         self.partition.accept(*self.world.log[offset], offset, 10_000 + offset)
         return True
 

@@ -32,7 +32,9 @@ TIGHT = {
     "state.checkpoint_after_ms": 1000,
     "kafka.commit_interval_ms": 300,
 }
-MEMORY_MB = 15  # the audio that comes at once is 30 MB as the engine takes it
+# Steps of sizes that did not occur before cost some 30 MB once. The audio that comes at once is as much again as the
+# engine takes it, and must not be added to that.
+MEMORY_MB = 45
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,6 @@ def test_four_times_as_many_streams_as_slots(tight: Tight, kafka: str, calls: Ro
     assert max(parked) >= SLOTS
     back = worker.metric("trunkline_checkpoints_total", outcome="restored") - restored
     again = worker.metric("trunkline_replayed_audio_seconds_total") - replayed
-    print(
-        f"parked {max(parked):.0f}, back {back:.0f}, again {again:.1f} s, memory {max(resident) - min(resident[:3]):.1f}"
-    )
     assert back >= SLOTS
     assert 0 < again < back * FIRST_S / 2
     _check_fair(outputs, told)
@@ -146,6 +145,5 @@ def _check_fair(outputs: Outputs, told: int) -> None:
         behind = [(time - began) / (end - start) for time, end in later if end > start + 2000]
         if len(behind) >= 10:
             lags.append(float(np.percentile(behind, 95)))
-    print("lag per second of audio:", [round(lag, 3) for lag in sorted(lags)])
     assert len(lags) > SLOTS
     assert max(lags) < 2 * statistics.median(lags), lags

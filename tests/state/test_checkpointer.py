@@ -25,6 +25,7 @@ from worker.state.checkpoint import Checkpoint, Fingerprint, decode, encode  # n
 from worker.state.checkpointer import Checkpointer, Pace  # noqa: E402
 from worker.state.device import DeviceStore  # noqa: E402
 from worker.state.redis import RedisStore  # noqa: E402
+from worker.stream.session import SessionLimits  # noqa: E402
 from worker.telemetry.metrics import Metrics  # noqa: E402
 from worker.transcript.transcriber import Progress  # noqa: E402
 
@@ -32,6 +33,7 @@ MODE = MODES[0]
 PRINT = Fingerprint("m@1", "layout-1")
 FAST = Pace(after_ms=1000, bytes_per_s=1e9)
 PREFIX = "t:group:audio:"
+LIMITS = SessionLimits(2000, 1000, 60_000)
 
 
 class Engine(FakeEngine):
@@ -91,7 +93,7 @@ class Call:
     @property
     def row(self):
         start = Start("n", "pcm_s16le", 16000)
-        return Row(self.stream, 7, "n", start, Progress(), "m", CheckpointRef(*self.checkpoints[-1]))
+        return Row(self.stream, 7, "n", start, LIMITS, Progress(), "m", CheckpointRef(*self.checkpoints[-1]))
 
 
 class Worker:
@@ -101,7 +103,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         self.metrics = Metrics()
         self.scheduler = Scheduler(GEOMETRY, 4, 4, 4)
-        self.checkpointer = Checkpointer(store, self.scheduler, fingerprint, pace, PREFIX, self.metrics)
+        self.unusable = None  # what making a stream from its checkpoint raises
+        self.checkpointer = Checkpointer(
+            store, self.scheduler, fingerprint, pace, PREFIX, self.metrics, lambda row, found: self._try_out()
+        )
         self.runner = Runner(
             Engine(4),
             self.scheduler,
@@ -117,6 +122,10 @@ class Worker:
                 call = work.feed.owner
                 assert np.array_equal(work.row.samples, np.arange(call.heard, call.heard + len(work.row.samples)))
                 call.heard += len(work.row.samples)
+
+    def _try_out(self):
+        if self.unusable is not None:
+            raise self.unusable
 
     def call(self, stream, samples=0, **more):
         self.calls.append(Call(self, stream, **more))
@@ -378,6 +387,7 @@ async def saved_row(worker):
         ("other stream", "refused", "another stream"),
         ("other offset", "refused", "another stream or offset"),
         ("not one", "refused", "no checkpoint"),
+        ("not to be used", "refused", "KeyError"),
     ],
 )
 def test_anything_but_exactly_that_checkpoint_means_replay(store, redis_server, caplog, what, outcome, said):
@@ -394,6 +404,8 @@ def test_anything_but_exactly_that_checkpoint_means_replay(store, redis_server, 
                 row = replace(row, stream="b")
             elif what == "other offset":
                 row = replace(row, checkpoint=CheckpointRef(key, row.checkpoint.offset + 1))
+            elif what == "not to be used":
+                worker.unusable = KeyError("joining")
             elif what == "other model":
                 client.set(key, encode(decode(data, PRINT), Fingerprint("m@2", PRINT.layout)))
             else:
@@ -409,7 +421,7 @@ def test_anything_but_exactly_that_checkpoint_means_replay(store, redis_server, 
 def test_a_store_that_hangs_costs_a_restore_one_deadline_and_not_one_a_stream(store, redis_server):
     async def test():
         async with working(store, running=False) as worker:
-            row = Row("a", 7, "n", Start("n", "pcm_s16le", 16000), Progress(), "m", CheckpointRef("k", 9))
+            row = Row("a", 7, "n", Start("n", "pcm_s16le", 16000), LIMITS, Progress(), "m", CheckpointRef("k", 9))
             os.kill(redis_server.process.pid, signal.SIGSTOP)
             try:
                 began = time.monotonic()
@@ -451,7 +463,7 @@ def test_without_a_durable_store_nothing_is_copied_and_nothing_is_fetched():
             await asyncio.sleep(0.2)
             assert await worker.checkpointer.save_all(lambda: worker.calls, 5) == 0
             worker.checkpointer.discard(["x"])
-            row = Row("a", 7, "n", Start("n", "pcm_s16le", 16000), Progress(), "m", CheckpointRef("k", 9))
+            row = Row("a", 7, "n", Start("n", "pcm_s16le", 16000), LIMITS, Progress(), "m", CheckpointRef("k", 9))
             assert await worker.checkpointer.fetch(row) is None
             assert (call.snapshots, worker.checkpointer.available) == (0, True)
 

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from wire.codec import decode_record, encode_record
 from wire.records import Start
+from worker.stream.session import SessionLimits
 from worker.transcript.transcriber import Progress
 
 VERSION = 1
@@ -49,14 +50,15 @@ class Base:
 class Row:
     """A stream of which not all is published.
 
-    `start` has every option filled in, so that a restart under other defaults changes nothing. `idle_at`: the clock
-    ended the stream after the records before this offset.
+    `start` has every option filled in, and `limits` are those of the stream's beginning, so that a restart under other
+    settings changes nothing. `idle_at`: the clock ended the stream after the records before this offset.
     """
 
     stream: str
     first_offset: int
     nonce: str | None
     start: Start
+    limits: SessionLimits
     published: Progress
     model: str
     checkpoint: CheckpointRef | None = None
@@ -94,12 +96,14 @@ class EndedRow:
 @dataclass(slots=True)
 class Table:
     """One partition's rows as of some commit. `read`: offset before which all records had been taken; None if new.
+    `stamp`: Kafka timestamp, ms, of the last of them, if known: by it the audio topic is known again.
 
     `group`: the consumer group that wrote it. `deferred`: names whose records had only been taken before these offsets,
     since there was no room for their streams. `stale`: keys of rows that are of no use any more, and must go.
     """
 
     read: int | None = None
+    stamp: int | None = None
     group: str | None = None
     deferred: dict[str, int] = field(default_factory=dict)
     stale: list[bytes] = field(default_factory=list)
@@ -110,7 +114,7 @@ class Table:
         """Take the next record of the topic. Raises TableError."""
         if key == PARTITION_KEY:
             found = _unpack(key, value)
-            self.read, self.group = int(found["read"]), str(found["group"])
+            self.read, self.stamp, self.group = int(found["read"]), found["stamp"], str(found["group"])
             return
         if key.endswith(DEFERRED_SUFFIX):
             self._defer(key, value)
@@ -163,6 +167,7 @@ def encode_row(row: Row | EndedRow) -> bytes:
         common
         | {
             "start": encode_record(row.start),
+            "limits": list(astuple(row.limits)),
             "published": list(astuple(row.published)),
             "model": row.model,
             "checkpoint": None if row.checkpoint is None else [row.checkpoint.key, row.checkpoint.offset],
@@ -172,8 +177,8 @@ def encode_row(row: Row | EndedRow) -> bytes:
     )
 
 
-def encode_partition(read: int, group: str) -> bytes:
-    return _pack({"v": VERSION, "read": read, "group": group})
+def encode_partition(read: int, stamp: int | None, group: str) -> bytes:
+    return _pack({"v": VERSION, "read": read, "stamp": stamp, "group": group})
 
 
 async def read_table(client: dict[str, Any], topic: str, partition: int, timeout_s: float) -> Table:
@@ -205,8 +210,6 @@ async def read_table(client: dict[str, Any], topic: str, partition: int, timeout
 def _decode(found: dict[str, Any]) -> Row | EndedRow:
     stream, first, nonce = found["stream"], int(found["first"]), found["nonce"]
     if "last" in found:
-        if "position" not in found:  # written by an earlier build
-            return EndedRow(stream, first, nonce, int(found["last"]))
         flushes = tuple((flush_id, position) for flush_id, position in found["flushes"])
         return EndedRow(stream, first, nonce, int(found["last"]), found["position"], found["width"], flushes)
     start = decode_record(found["start"])
@@ -214,8 +217,8 @@ def _decode(found: dict[str, Any]) -> Row | EndedRow:
         raise ValueError(f"start is a {type(start).__name__}")
     checkpoint = None if found["checkpoint"] is None else CheckpointRef(*found["checkpoint"])
     base = None if found["base"] is None else Base(found["base"][0], Progress(*found["base"][1:]))
-    published = Progress(*found["published"])
-    return Row(stream, first, nonce, start, published, found["model"], checkpoint, found["idle_at"], base)
+    limits, published = SessionLimits(*found["limits"]), Progress(*found["published"])
+    return Row(stream, first, nonce, start, limits, published, found["model"], checkpoint, found["idle_at"], base)
 
 
 def _pack(value: dict[str, Any]) -> bytes:

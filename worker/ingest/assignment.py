@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.delivery.ledger import Ledger
-from worker.delivery.table import Row, Table, TableError, read_table, row_key
+from worker.delivery.table import READ_TIMEOUT_MS, Row, Table, TableError, read_table, row_key
 from worker.failpoint import failpoint
 from worker.settings import KafkaSettings
 
@@ -76,15 +76,13 @@ async def restore(
                 f"{settings.streams_topic} is the stream table of group {table.group!r}, this worker is of "
                 f"{settings.group!r}: give each group a table of its own (kafka.streams_topic)"
             )
-        # the brokers forget a group's offsets with the topic; every commit of ours writes them with the table
-        if table.read is not None and (before is None or table.read > end):
+        if not await _of_this_log(table, place, first, end, client, timeout):
             log.error(
-                "partition %d: the stream table speaks of offset %d, but the group has no commit, or %s ends at %d: "
-                "the topic was made anew, so the table begins anew, too",
+                "partition %d: the stream table speaks of offset %s of %s, and of another record there than this topic "
+                "has: the topic was made anew, so the table begins anew, too",
                 place.partition,
                 table.read,
                 place.topic,
-                end,
             )
             table, committed = table.emptied(), first
         failpoint("restore.3-table")
@@ -114,6 +112,40 @@ async def restore(
         end,
     )
     return Restored(ledger, resume, table, found)
+
+
+async def _of_this_log(
+    table: Table, place: TopicPartition, first: int, end: int, client: dict[str, Any], timeout: float
+) -> bool:
+    """Whether the last record that the table knows of is the one that the topic has at its offset.
+
+    The group's offset would not tell: brokers forget it with the topic, but also without. True where nothing tells.
+    """
+    if table.read is None:
+        return True
+    if table.read > end:
+        return False
+    if table.stamp is None or table.read <= first:
+        return True
+    last = table.read - 1
+    consumer = AIOKafkaConsumer(
+        **client, enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed"
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            await consumer.start()
+            consumer.assign([place])
+            consumer.seek(place, last)
+            while await consumer.position(place) <= last:
+                records = await consumer.getmany(place, timeout_ms=READ_TIMEOUT_MS, max_records=1)
+                for record in records.get(place, []):
+                    return bool(record.offset == last and record.timestamp == table.stamp)
+        return False
+    except (UnsupportedCodecError, CorruptRecordException):
+        return True
+    finally:
+        async with asyncio.timeout(timeout):
+            await consumer.stop()
 
 
 async def _fetch(partition: int, rows: Iterable[Row], checkpoints: Checkpoints) -> dict[bytes, "Checkpoint"]:

@@ -96,9 +96,22 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         for holding in self._kept.values():
             holding.committer.hold(True)
 
+    @property
+    def partitions(self) -> list[Partition]:
+        return [holding.partition for holding in self.holdings.values()]
+
     async def commit(self) -> None:
         """Commit all partitions once more, at the end. Raises Aborted or Lost."""
         await asyncio.gather(*(holding.committer.commit() for holding in self.holdings.values()))
+
+    def begin_again(self, number: int) -> None:
+        """Forget the partition's streams; what they are is read from the topics again."""
+        holding = self.holdings.pop(number)
+        self._give_up(number, holding)
+        place = TopicPartition(self._settings.audio_topic, number)
+        if place in self._consumer.assignment():
+            self._consumer.pause(place)
+            self._begin(place)
 
     def stop_restoring(self) -> None:
         for task in self._restoring.values():
@@ -124,7 +137,7 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         self.holdings[place.partition] = holding
         self._consumer.seek(place, holding.partition.next_offset)
         if holding.committing.done():  # lost while it was revoked
-            self._begin_again(place.partition)
+            self.begin_again(place.partition)
             return
         holding.committer.hold(False)
         if not self._paused():
@@ -137,15 +150,6 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         closing = asyncio.create_task(holding.committer.close(), name=f"close {number}")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-
-    def _begin_again(self, number: int) -> None:
-        """The partition's ledger is lost: what its streams are is read from the topics again."""
-        holding = self.holdings.pop(number)
-        self._give_up(number, holding)
-        place = TopicPartition(self._settings.audio_topic, number)
-        if place in self._consumer.assignment():
-            self._consumer.pause(place)
-            self._begin(place)
 
     def _watch(self, task: "asyncio.Task[None]") -> None:
         """A task that fails unforeseen must not leave its partition unread without a word."""
@@ -161,7 +165,7 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         log.error("%s; the partition's streams are read again", task.exception())
         holding = self.holdings.get(number)
         if holding is not None and holding.committing is task:
-            self._begin_again(number)
+            self.begin_again(number)
 
     async def _restore(self, place: TopicPartition) -> None:
         """Until it succeeds or the partition is taken away."""

@@ -126,7 +126,7 @@ class Reader:
 
     @property
     def partitions(self) -> list[Partition]:
-        return [holding.partition for holding in self.owned.holdings.values()]
+        return self.owned.partitions
 
     def reads(self, number: int) -> bool:
         """Whether the partition is being read: not paused, and its broker answered a moment ago."""
@@ -181,7 +181,10 @@ class Reader:
                     partition.accept(record.key, record.value, record.offset, record.timestamp)
 
     async def _retention_passed(self, error: OffsetOutOfRangeError) -> None:
-        """The log's start overtook the read position: go on from there; positions show the streams their gap."""
+        """The log's start overtook the read position: go on from there; positions show the streams their gap.
+
+        During a replay streams may begin in the hole: then the partition is begun again, which gives each its gap.
+        """
         for place in error.args[0]:
             first = (await self.consumer.beginning_offsets([place]))[place]
             log.error(
@@ -190,7 +193,11 @@ class Reader:
                 first,
                 place.topic,
             )
-            self.consumer.seek(place, first)
+            holding = self.owned.holdings.get(place.partition)
+            if holding is not None and holding.partition.replaying:
+                self.owned.begin_again(place.partition)
+            else:
+                self.consumer.seek(place, first)
 
     def _throttle(self) -> None:
         pressure = self._pressure()

@@ -46,7 +46,8 @@ class Pace:
 
 
 class Checkpointer:
-    """`key_prefix` begins every key; it names whatever else shares the store, and the group and topic.
+    """`key_prefix` begins every key; it names whatever else shares the store, and the group and topic. `try_out` raises
+    for a checkpoint that its stream cannot be made from.
 
     `available`: the store did what it was last asked. All methods belong to the loop.
     """
@@ -59,6 +60,7 @@ class Checkpointer:
         pace: Pace,
         key_prefix: str,
         metrics: Metrics,
+        try_out: Callable[["Row", Checkpoint], object],
     ) -> None:
         self.available = True
         self._store = store
@@ -67,6 +69,7 @@ class Checkpointer:
         self._pace = pace
         self._prefix = key_prefix
         self._metrics = metrics
+        self._try_out = try_out
         self._asked: dict[Feed, tuple[Subject, asyncio.Future[Checkpoint | None]]] = {}
         self._busy: set[Feed] = set()
         self._not_before: WeakKeyDictionary[Feed, float] = WeakKeyDictionary()  # loop time
@@ -154,8 +157,9 @@ class Checkpointer:
                     row.checkpoint.offset,
                 ):
                     raise CheckpointError("the checkpoint is of another stream or offset")
-            except CheckpointError as error:
-                log.warning("checkpoint %s is not used, the stream is replayed: %s", row.checkpoint.key, error)
+                self._try_out(row, found)
+            except Exception as error:  # whatever it is, the stream can be replayed
+                log.warning("checkpoint %s is not used, the stream is replayed: %r", row.checkpoint.key, error)
                 self._count("refused")
                 return None
             self._count("restored")

@@ -131,7 +131,7 @@ class Session:
         session._waiting = sorted(session._held)
         session._produced = state["produced"]
         session._joining = state["joining"]
-        session.flushes.extend((flush_id, position) for flush_id, position in state.get("flushes", ()))
+        session.flushes.extend((flush_id, position) for flush_id, position in state["flushes"])
         return session
 
     def accepts_nonce(self, nonce: str | None) -> bool:
