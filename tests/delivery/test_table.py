@@ -21,6 +21,7 @@ from worker.delivery.table import (
     encode_row,
     row_key,
 )
+from worker.stream.session import SessionLimits
 from worker.transcript.transcriber import Progress
 
 counts = st.integers(0, 2**62)
@@ -33,6 +34,7 @@ rows = st.builds(
     first_offset=counts,
     nonce=nonces,
     start=RECORDS.filter(lambda record: isinstance(record, Start)),
+    limits=st.builds(SessionLimits, counts, counts, counts),
     published=progress,
     model=names,
     checkpoint=st.none() | st.builds(CheckpointRef, names, counts),
@@ -95,14 +97,9 @@ def test_what_another_release_wrote_is_refused(key, value):
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(["start", "published", "checkpoint", "first"]), rows)
+@given(st.sampled_from(["start", "limits", "published", "checkpoint", "first"]), rows)
 def test_a_row_with_a_field_missing_is_refused(field, row):
     value = msgpack.unpackb(encode_row(row))
     del value[field]
     with pytest.raises(TableError):
         read([(b"s/3-7", msgpack.packb(value))])
-
-
-def test_an_ended_row_of_an_earlier_build_is_read():
-    value = {"v": 1, "stream": "s", "first": 7, "nonce": "n", "last": 9}
-    assert read([(b"s/3-7", msgpack.packb(value))]).ended == {b"s/3-7": EndedRow("s", 7, "n", 9)}

@@ -1,4 +1,4 @@
-"""What a partition begins with, on a real Kafka: the table goes before the group's offset, and only for its own topic."""
+"""What a partition begins with, on a real Kafka: the table goes before the group's offset, for its own topic only."""
 
 import asyncio
 import time
@@ -120,11 +120,8 @@ def test_what_was_read_is_not_read_again(place: Place) -> None:
 def test_a_group_whose_offsets_are_forgotten_goes_on_where_its_table_ends(place: Place) -> None:
     async def test() -> None:
         await place.read_by_the_group()
-        (deleted,) = (
-            AdminClient({"bootstrap.servers": place.client["bootstrap_servers"]})
-            .delete_consumer_groups([place.group])
-            .values()
-        )
+        client = AdminClient({"bootstrap.servers": place.client["bootstrap_servers"]})
+        (deleted,) = client.delete_consumer_groups([place.group]).values()
         deleted.result(20)
         found = await place.restored()
         assert (found.resume, found.table.read) == (RECORDS - 1, RECORDS - 1)
