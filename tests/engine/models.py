@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 
+from demo import MODELS as DEMO_MODELS
 from worker.engine.batched import BatchedEngine
 from worker.engine.fast.engine import FastEngine, unknown
 from worker.engine.interface import Mode
 from worker.engine.model import SpeechModel, adopt
 from worker.engine.reference import ReferenceEngine
-
-DEMO_MODELS = Path(__file__).parents[2] / "demo" / "models"
 
 
 @dataclass(frozen=True)
