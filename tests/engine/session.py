@@ -43,11 +43,11 @@ class Met:
 
 def draw_session(random: Random, signals: Sequence[Signal]) -> list[Stream]:
     """Mostly a few streams, now and then a crowd; mostly of one mode."""
-    crowded = random.random() < 0.1
+    crowded = random.random() < 0.06
     favourite, of_one_mode = random.randrange(6), 1.0 if random.random() < 0.75 else 0.5
     return [
         _draw_stream(random, signals, favourite if random.random() < of_one_mode else random.randrange(6))
-        for _ in range(random.randint(9, CROWD) if crowded else random.randint(1, 8))
+        for _ in range(random.randint(9, CROWD) if crowded else random.choice([1, 2, 2, 3, 3, 4, 6, 8]))
     ]
 
 

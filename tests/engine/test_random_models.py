@@ -63,9 +63,9 @@ def draw_signals(random: Random, engine: FastEngine) -> list[Signal]:
     geometry, look_aheads = engine.info.geometry, engine.info.look_aheads
     capacity = engine._arenas.view("kv").shape[2]
     lengths = [
-        (capacity + random.randint(1, 25)) * geometry.frame_samples + draw_near(random, geometry) for _ in range(4)
+        (capacity + random.randint(1, 12)) * geometry.frame_samples + draw_near(random, geometry) for _ in range(3)
     ]
-    lengths += [draw_length(random, geometry, random.choice(look_aheads)) for _ in range(8)]
+    lengths += [draw_length(random, geometry, random.choice(look_aheads)) for _ in range(7)]
     return [(random.randrange(100), length) for length in lengths]
 
 
