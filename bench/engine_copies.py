@@ -1,6 +1,6 @@
 """What the fast engine's copies cost: the share of a step spent on moving state, and what the memory would allow.
 
-    python -m bench.engine_copies [--threads 1] [--steps 8] [--model demo|17x512]
+    python -m bench.engine_copies [--threads 1] [--steps 8] [--model demo|regular|17x512]
 
 Whole steps (features, encoder, CTC) on the CPU, where an operation ends before the next begins: each copy is timed
 where it is done. The last column but one is what the same bytes, read once and written once, would take at the
@@ -33,7 +33,7 @@ from worker.engine.fast.subsampling import StreamingSubsampling
 from worker.engine.interface import Mode, Row
 from worker.engine.model import SpeechModel, adopt, load
 
-DEMO = str(Path(__file__).parents[1] / "demo" / "models" / "demo.nemo")
+SHIPPED = Path(__file__).parents[1] / "demo" / "models"
 LARGE = Recipe(
     "17x512",
     ((70, 13), (70, 6), (70, 1), (70, 0)),
@@ -43,10 +43,10 @@ LARGE = Recipe(
     expansion=4,
     channels=256,
 )
-LOOK_AHEADS = (0, 1, 6, 13)
+LOOK_AHEADS = (0, 1, 2, 6, 13)  # those that a model has
 BATCHES = (1, 8, 32)
 WARM_UP = 2
-KINDS = ("ring gathers", "ring writes", "arenas", "sub-sampling tails")
+KINDS = ("ring gathers", "ring writes", "arenas", "sub-sampling tails", "convolution inputs", "joins, padding")
 
 
 class Meter:
@@ -79,12 +79,21 @@ class Meter:
         setattr(owner, name, staticmethod(timed) if isinstance(raw, staticmethod) else timed)
 
 
+class Input:
+    @staticmethod
+    def contiguous(x: Tensor) -> Tensor:
+        return x.contiguous()
+
+
 def models(wanted: str | None) -> dict[str, Callable[[], SpeechModel]]:
     def large() -> SpeechModel:
         with tempfile.TemporaryDirectory() as folder:
             return adopt(build(LARGE, unpack_tokenizer(Path(folder))), LARGE.name)
 
-    found = {"demo": lambda: load(DEMO, device="cpu"), LARGE.name: large}
+    def shipped(name: str) -> SpeechModel:
+        return load(str(SHIPPED / f"{name}.nemo"), device="cpu")
+
+    found = {"demo": lambda: shipped("demo"), "regular": lambda: shipped("regular"), LARGE.name: large}
     return {name: make for name, make in found.items() if wanted in (None, name)}
 
 
@@ -133,7 +142,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--model", choices=("demo", LARGE.name))
+    parser.add_argument("--model", choices=("demo", "regular", LARGE.name))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     meter = Meter()
@@ -142,6 +151,12 @@ def main() -> int:
     meter.attach(Arenas, "gather", "arenas")
     meter.attach(Arenas, "scatter", "arenas")
     meter.attach(StreamingSubsampling, "_joined", "sub-sampling tails")
+    meter.attach(torch, "cat", "joins, padding")
+    meter.attach(torch.nn.functional, "pad", "joins, padding")
+    # a convolution along time copies its input to put the frames last: here before the call, to be seen
+    convolve = torch.nn.functional.conv1d
+    meter.attach(Input, "contiguous", "convolution inputs")
+    torch.nn.functional.conv1d = lambda x, *rest, **named: convolve(Input.contiguous(x), *rest, **named)
     speed = bandwidth()
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, make in models(options.model).items():
@@ -150,7 +165,7 @@ def main() -> int:
             "look-ahead", "batch", "step ms", *(f"{kind} %" for kind in KINDS), "copied MB", "at full speed %", "rest %"
         )
         table.title = f"share of a step, {name}"
-        for look_ahead in LOOK_AHEADS:
+        for look_ahead in (n for n in LOOK_AHEADS if n in engine.info.look_aheads):
             for batch in BATCHES:
                 seconds = measure(engine, meter, look_ahead, batch, options.steps)
                 total = seconds * options.steps

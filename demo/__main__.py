@@ -11,11 +11,11 @@ import sys
 import time
 import uuid
 from dataclasses import astuple
-from pathlib import Path
 
 from aiokafka.errors import KafkaError
 from rich.console import Console
 
+from demo import MODEL
 from demo.follow import Follower
 from demo.score import CALLS, percentile, word_error_rate
 from demo.show import Screen
@@ -26,7 +26,6 @@ from producer.play import Progress, Style, play, sources
 from wire import Topics, specs
 from worker.ingest import topics as admin
 
-MODEL = Path(__file__).parent / "models" / "demo.nemo"
 PARTITIONS = 8
 TAIL_TIMEOUT_S = 60.0  # from the last call's end to its last event
 

@@ -6,9 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
-from worker.engine.interface import Engine, Mode, Row
+from worker.engine.interface import Engine, Mode
 from worker.ingest import topics
 from worker.settings import KafkaSettings, Settings, StateSettings
 from worker.state.checkpoint import Fingerprint
@@ -47,9 +45,7 @@ def load_engine(settings: Settings) -> Loaded:
     model = load(chosen.source, chosen.device, chosen.id)
     engine = build(model, batching.slots, chosen.engine, chosen.dtype, batching.max_frames)
     mode = _mode(settings, engine)
-    engine.open(0, mode)
-    silence = np.zeros(engine.info.geometry.chunk_end(mode.look_ahead, 1), dtype=np.float32)
-    engine.step([Row(0, silence, last=True)])  # what is made on first use is made before the first call
+    engine.warm_up(mode, batching.max_batch)
     # reads all weights: only where a store keeps what it is compared with
     made_for = Fingerprint("", "") if settings.state.store == "device" else fingerprint(engine, model)
     log.info("model %s loaded in %.1f s", engine.info.model_id, time.monotonic() - began)

@@ -10,6 +10,7 @@ from torch import Tensor
 from worker.engine.interface import Tokens
 
 AMBIGUOUS = 1e-3  # log probability between the best two, under which streaming may decide otherwise
+NEAR = 1e-4  # the same for two plays of one signal by one engine, whose frames differ less
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,60 @@ def compare(tokens: Tokens, expected: Sequence[Step]) -> float:
     for (_, _, confidence), step in zip(made, wanted, strict=True):
         assert abs(confidence - step.probability) <= 1e-4
     return limit / frames
+
+
+def judge(nemo: Any, encoded: Tensor, tokens: Tokens, decoder: str) -> int:
+    """Assert, for every frame, that what was decided there is what greedy decoding of encoded (T, D) decides.
+
+    Unlike `compare` this does not end at the first ambiguous decision: RNN-T is asked for its scores after the labels
+    that were in fact chosen, and each choice must be the best one, or as good but for AMBIGUOUS; a CTC frame's decision
+    depends on no earlier one but the last frame's. Returns the number of frames before the first whose decision is
+    closer than NEAR.
+    """
+    if not len(encoded):
+        assert not tokens.ids
+        return 0
+    return (_judge_ctc if decoder == "ctc" else _judge_rnnt)(nemo, encoded, tokens)
+
+
+@torch.inference_mode()
+def _judge_rnnt(nemo: Any, encoded: Tensor, tokens: Tokens) -> int:
+    blank, most = nemo.joint.num_classes_with_blank - 1, nemo.cfg.decoding.greedy.max_symbols
+    places: list[tuple[int, int]] = []  # of each decision: its frame, and how many labels came before it
+    labels: list[int] = []
+    made = 0
+    for frame in range(len(encoded)):
+        here = tokens.ids[made : made + tokens.frames[made:].count(frame)]
+        assert len(here) <= most
+        decided = here if len(here) == most else [*here, blank]
+        places += [(frame, made + number) for number in range(len(decided))]
+        labels += decided
+        made += len(here)
+    assert made == len(tokens.ids)
+    assert tokens.frames == sorted(tokens.frames)
+    frames, before = (list(column) for column in zip(*places, strict=True))
+    predicted, _ = nemo.decoder.predict(torch.tensor([tokens.ids], dtype=torch.int64), None, add_sos=True)
+    scores = nemo.joint.joint(encoded[frames][:, None], predicted[0, before][:, None])[:, 0, 0].log_softmax(-1)
+    best = scores.topk(2).values
+    chosen = scores[torch.arange(len(labels)), labels]
+    assert float((best[:, 0] - chosen).max()) <= AMBIGUOUS
+    scored = [score for label, score in zip(labels, chosen.exp().tolist(), strict=True) if label != blank]
+    for confidence, score in zip(tokens.confidences, scored, strict=True):
+        assert abs(confidence - score) <= 1e-4
+    close = (best[:, 0] - best[:, 1] <= NEAR).nonzero()
+    return frames[int(close[0])] if len(close) else len(encoded)
+
+
+@torch.inference_mode()
+def _judge_ctc(nemo: Any, encoded: Tensor, tokens: Tokens) -> int:
+    expected = ctc_steps(nemo, encoded)
+    made = dict(zip(tokens.frames, zip(tokens.ids, tokens.confidences, strict=True), strict=True))
+    assert tokens.frames == sorted(made)  # in order, one a frame
+    assert made.keys() <= set(range(len(expected)))
+    certain = [step.margin > AMBIGUOUS for step in expected]
+    for step, here, before in zip(expected, certain, [True, *certain], strict=False):
+        if here and before:
+            label, confidence = made.get(step.frame, (None, None))
+            assert label == step.label, step
+            assert confidence is None or abs(confidence - step.probability) <= 1e-4
+    return next((step.frame for step in expected if step.margin <= NEAR), len(expected))

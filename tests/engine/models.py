@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 
+from demo import MODELS as DEMO_MODELS
 from worker.engine.batched import BatchedEngine
 from worker.engine.fast.engine import FastEngine, unknown
 from worker.engine.interface import Mode
 from worker.engine.model import SpeechModel, adopt
 from worker.engine.reference import ReferenceEngine
-
-DEMO_MODELS = Path(__file__).parents[2] / "demo" / "models"
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Recipe:
     contexts: tuple[tuple[int, ...], ...]
     style: str = "chunked_limited"
     convolution: str | tuple[int, int] | None = "causal"
-    head: str = "ctc"  # "ctc", "hybrid", "rnnt" or "tdt"
+    head: str = "ctc"  # "ctc", "ctc-lstm", "hybrid", "rnnt", "rnnt-stateless", "rnnt-prompt" or "tdt"
     layers: int = 3
     width: int = 32
     heads: int = 4
@@ -47,6 +46,9 @@ class Recipe:
     attention: str = "rel_pos"
     normalize: str = "NA"
     window: int = 400  # samples
+    window_name: str | None = "hann"
+    features: tuple[tuple[str, Any], ...] = ()  # more settings of the preprocessor
+    reduction: str | None = None
     feat_out: int = -1  # width after a projection of the encoder's output; -1: none
     predictor_layers: int = 1
     blank_as_pad: bool = True
@@ -102,14 +104,18 @@ STREAMABLE = (
 def build(recipe: Recipe, tokenizer: Path) -> Any:
     """A NeMo model in eval mode; `tokenizer` is a folder with tokenizer.model and vocab.txt."""
     import nemo.collections.asr.models as zoo
+    from nemo.collections.asr.models.rnnt_bpe_models_prompt import EncDecRNNTBPEModelWithPrompt
 
     logger = logging.getLogger("nemo_logger")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     kind = {
         "ctc": zoo.EncDecCTCModelBPE,
+        "ctc-lstm": zoo.EncDecCTCModelBPE,
         "hybrid": zoo.EncDecHybridRNNTCTCBPEModel,
         "rnnt": zoo.EncDecRNNTBPEModel,
+        "rnnt-stateless": zoo.EncDecRNNTBPEModel,
+        "rnnt-prompt": EncDecRNNTBPEModelWithPrompt,
         "tdt": zoo.EncDecRNNTBPEModel,
     }[recipe.head]
     try:
@@ -200,8 +206,10 @@ def _config(recipe: Recipe, tokenizer: Path) -> Any:
             "normalize": recipe.normalize,
             "features": recipe.mels,
             "window_size": recipe.window / 16000,
+            "window": recipe.window_name,
             "n_fft": 512,
             "pad_to": 0,
+            **dict(recipe.features),
         },
         "encoder": {
             "_target_": f"{modules}.ConformerEncoder",
@@ -219,6 +227,9 @@ def _config(recipe: Recipe, tokenizer: Path) -> Any:
             "att_context_size": [list(c) for c in recipe.contexts] if several else list(recipe.contexts[0]),
             "att_context_style": recipe.style,
             "xscaling": recipe.xscaling,
+            "reduction": recipe.reduction,
+            "reduction_position": 1 if recipe.reduction else None,
+            "reduction_factor": 2 if recipe.reduction else 1,
             "untie_biases": recipe.untie_biases,
             "use_bias": recipe.bias,
             "conv_kernel_size": recipe.kernel,
@@ -230,7 +241,9 @@ def _config(recipe: Recipe, tokenizer: Path) -> Any:
         "optim": {"name": "adamw", "lr": 1e-3},
     }
     ctc = {"_target_": f"{modules}.ConvASRDecoder", "feat_in": None, "num_classes": -1, "vocabulary": []}
-    if recipe.head == "ctc":
+    if recipe.head == "ctc-lstm":
+        ctc |= {"_target_": f"{modules}.LSTMDecoder", "lstm_hidden_size": recipe.width, "bidirectional": True}
+    if recipe.head.startswith("ctc"):
         config |= {"decoder": ctc, "decoding": {"strategy": "greedy_batch"}}
         return OmegaConf.create(config)
     config |= {
@@ -260,6 +273,15 @@ def _config(recipe: Recipe, tokenizer: Path) -> Any:
             "ctc_reduction": "mean_batch",
             "decoder": ctc,
             "decoding": {"strategy": "greedy_batch"},
+        }
+    if recipe.head == "rnnt-stateless":
+        config["decoder"] |= {"_target_": f"{modules}.StatelessTransducerDecoder", "context_size": 2}
+        del config["decoder"]["random_state_sampling"], config["decoder"]["blank_as_pad"]
+    if recipe.head == "rnnt-prompt":
+        config["model_defaults"] |= {
+            "initialize_prompt_feature": True,
+            "num_prompts": 4,
+            "prompt_dictionary": {"en-US": 0, "de-DE": 1},
         }
     if recipe.head == "tdt":
         durations = [0, 1, 2, 3, 4]

@@ -10,10 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worker.engine.arenas import Arenas
 from worker.engine.batched import BatchedEngine
 from worker.engine.interface import Mode, Row, Tokens
 
 Samples = NDArray[np.float32]
+
+
+def poison(arenas: Arenas, slot: int) -> None:
+    """Fill a freed slot with NaN (largest value for integers), which would reach whatever reads it."""
+    for arena in arenas._arena.values():
+        arena[slot].fill_(float("nan") if arena.is_floating_point() else torch.iinfo(arena.dtype).max)
 
 
 @torch.inference_mode()
@@ -53,6 +60,7 @@ class Take:
     mode: Mode
     position: int = 0
     chunk: int = 0
+    empty_end: bool = False  # a segment that ends just with a chunk ends in a row without samples
     ended: bool = False
     encoded: list[Tensor] = field(default_factory=list)
     tokens: Tokens = field(default_factory=Tokens)
@@ -70,32 +78,32 @@ class Player:
         self.engine = engine
         self._takes: dict[int, Take] = {}
 
-    def start(self, slot: int, samples: Samples, mode: Mode, opened: bool = False) -> Take:
+    def start(self, slot: int, samples: Samples, mode: Mode, opened: bool = False, empty_end: bool = False) -> Take:
         """A new stream in a slot full of NaN or, if the slot is `opened` already, the stream's next segment."""
         if not opened:
-            self.engine._arenas.poison(slot)
-            self.engine._arenas.poison(self.engine._arenas.scratch)
+            poison(self.engine._arenas, slot)
+            poison(self.engine._arenas, self.engine._arenas.scratch)
             self.engine.open(slot, mode)
-        take = self._takes[slot] = Take(slot, samples, mode)
+        take = self._takes[slot] = Take(slot, samples, mode, empty_end=empty_end)
         return take
 
     def move(self, take: Take, slot: int) -> None:
         """Save a slot, spoil it, and go on in another one."""
         state = self.engine.save(take.slot)
         del self._takes[take.slot]
-        self.engine._arenas.poison(take.slot)
-        self.engine._arenas.poison(slot)
+        poison(self.engine._arenas, take.slot)
+        poison(self.engine._arenas, slot)
         self.engine.load(slot, state)
         take.slot = slot
         self._takes[slot] = take
 
-    def step(self, chunks: Mapping[Take, int], empty_end: bool = False) -> None:
+    def step(self, chunks: Mapping[Take, int]) -> None:
         """One engine step in which each take advances by so many chunks, or to its end.
 
-        A take whose audio ends just with a chunk ends in this step or, with `empty_end`, in a later one that has
+        A take whose audio ends just with a chunk ends in this step or, with its `empty_end`, in a later one that has
         no samples.
         """
-        rows = [self._row(take, count, empty_end) for take, count in chunks.items()]
+        rows = [self._row(take, count) for take, count in chunks.items()]
         if not rows:
             return
         with self._recording():
@@ -110,9 +118,9 @@ class Player:
         while live := [take for take in takes if not take.ended]:
             self.step(dict.fromkeys(live, chunks))
 
-    def _row(self, take: Take, count: int, empty_end: bool) -> Row:
+    def _row(self, take: Take, count: int) -> Row:
         end = self.engine.info.geometry.chunk_end(take.mode.look_ahead, take.chunk + count - 1)
-        take.ended = end > len(take.samples) or (end == len(take.samples) and not empty_end)
+        take.ended = end > len(take.samples) or (end == len(take.samples) and not take.empty_end)
         row = Row(take.slot, take.samples[take.position : len(take.samples) if take.ended else end], take.ended)
         take.position = min(end, len(take.samples))
         take.chunk += count

@@ -70,3 +70,11 @@ def test_the_settings_choose_the_engine(zoo: Zoo, caplog: pytest.LogCaptureFixtu
     assert isinstance(fast, FastEngine)
     assert fast.bytes_per_slot() == FastEngine(pair.model, 2, torch.bfloat16, 14).bytes_per_slot()
     assert not caplog.messages
+
+
+def test_a_type_that_the_reference_engine_lacks_is_not_passed_over_in_silence(
+    zoo: Zoo, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = build(zoo.pair(CHUNKED).model, 1, "reference", dtype="bfloat16")
+    assert isinstance(engine, ReferenceEngine)
+    assert caplog.messages == ["chunked: bfloat16 is of the fast engine, the reference engine runs in float32"]

@@ -53,7 +53,7 @@ class Ear:
         size = max(int(length.max()), self.features.tail_size)
         batch = torch.stack([torch.nn.functional.pad(signal, (0, size - len(signal))) for signal in signals])
         lasts = [last for _, last in pieces.values()]
-        frames = torch.tensor([self.features.frames(len(s), last) for s, last in zip(signals, lasts, strict=True)])
+        frames = torch.from_numpy(self.features.frames(length.numpy(), np.array(lasts)))
         mel, tails = self.features(batch, length, frames, int(frames.max()))
         for i, b in enumerate(pieces):
             rest = len(signals[i]) - int(frames[i]) * self.features.hop

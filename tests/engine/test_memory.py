@@ -36,3 +36,18 @@ def test_a_slot_is_the_sum_of_its_parts(
     decoders = 3 * predictor * 4 + 8 if name == "demo" else 8
     expected = kept * dtype.itemsize + 400 * 4 + decoders
     assert FastEngine(pair.model, 1, dtype).bytes_per_slot() == expected == published[dtype]
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "recompute", "conv_left", "published"),
+    [("demo", 70, 0, 8, 365_640), ("regular", 20, 8 * (2 + 4), 4, 237_960)],
+    ids=["demo", "regular"],
+)
+def test_a_slot_of_the_reference_engine_is_the_sum_of_its_parts(
+    name: str, left: int, recompute: int, conv_left: int, published: int, request: pytest.FixtureRequest
+) -> None:
+    pair: Pair = request.getfixturevalue(name)
+    layers, width, bands, predictor = 8, 144, 80, 144
+    kept = layers * width * (left + conv_left) + bands * (9 + 8 * recompute) + 400
+    decoders = 3 * predictor * 4 + 8 if name == "demo" else 8
+    assert pair.reference.bytes_per_slot() == 4 * kept + decoders == published

@@ -1,9 +1,13 @@
 """A model that cannot be streamed exactly is refused, with every reason by name."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from tests.engine.models import CHUNKED, DEMO_MODELS, REGULAR_CAUSAL, STREAMABLE, Recipe, Zoo
 from worker.engine.interface import ModelUnavailable
@@ -35,6 +39,17 @@ REFUSED = {
     "vggnet": (replace(CHUNKED, subsampling="vggnet", causal_downsampling=False), ["vggnet"]),
     "durations": (replace(CHUNKED, head="tdt"), ["TDT"]),
     "no-embedding-of-blank": (replace(CHUNKED, head="rnnt", blank_as_pad=False), ["blank_as_pad"]),
+    "state-in-the-ctc-decoder": (replace(CHUNKED, head="ctc-lstm"), ["CTC decoder", "LSTMDecoder", "ConvASRDecoder"]),
+    "stateless-prediction": (
+        replace(CHUNKED, head="rnnt-stateless"),
+        ["prediction network", "StatelessTransducerDecoder", "RNNTDecoder"],
+    ),
+    "language-prompt": (replace(CHUNKED, head="rnnt-prompt"), ["prompt"]),
+    "reduction": (replace(CHUNKED, reduction="pooling"), ["reduction between layers"]),
+    "exact-pad": (replace(CHUNKED, features=(("exact_pad", True),)), ["exact_pad"]),
+    "spliced-frames": (replace(CHUNKED, features=(("frame_splicing", 2),), mels=80), ["frame_splicing"]),
+    "linear-features": (replace(CHUNKED, features=(("log", False),)), ["not logarithmic"]),
+    "no-window": (replace(CHUNKED, window_name=None), ["no window"]),
     "odd-window": (replace(CHUNKED, window=401), ["window", "401", "even"]),
     "gaps-between-windows": (replace(CHUNKED, window=128), ["window", "128", "hop", "160"]),
 }
@@ -53,6 +68,55 @@ def test_a_left_context_that_is_no_multiple_of_the_chunk_is_refused(zoo: Zoo) ->
     nemo = zoo.build(CHUNKED)
     nemo.encoder.att_context_size_all = [[30, 6]]
     with pytest.raises(UnsupportedModel, match=r"\[30, 6\].*no multiple.* 7"):
+        adopt(nemo, "the-model")
+
+
+def _hook(nemo: Any) -> None:
+    """As a multi-talker model does for its speaker kernels."""
+    nemo.encoder.layers[1].register_forward_hook(lambda module, args, result: result * 2)
+
+
+def _other_encoder(nemo: Any) -> None:
+    nemo.encoder = torch.nn.Identity()
+
+
+def _other_features(nemo: Any) -> None:
+    from nemo.collections.asr.modules import AudioToMFCCPreprocessor
+
+    nemo.preprocessor = AudioToMFCCPreprocessor()
+
+
+def _no_decoder(nemo: Any) -> None:
+    del nemo.decoder
+
+
+def _no_word_start(nemo: Any) -> None:
+    nemo.tokenizer = SimpleNamespace(vocab_size=3, ids_to_tokens=lambda ids: ["abc"[i] for i in ids])
+
+
+def _other_joint(nemo: Any) -> None:
+    from nemo.collections.asr.modules.hybrid_autoregressive_transducer import HATJoint
+
+    nemo.joint.__class__ = HATJoint
+
+
+@pytest.mark.parametrize(
+    ("change", "head", "reason"),
+    [
+        (_hook, "ctc", "hooks on the encoder"),
+        (_other_encoder, "ctc", r"encoder is Identity.*Conformer"),
+        (_other_features, "ctc", r"preprocessor is .*log-mel filter banks"),
+        (_no_decoder, "ctc", "EncDecCTCModelBPE has neither a CTC nor an RNN-T decoder"),
+        (_no_word_start, "ctc", "no vocabulary piece marks the start of a word"),
+        (_other_joint, "rnnt", "joint network is HATJoint, RNNTJoint is needed"),
+    ],
+)
+def test_a_model_with_a_part_of_another_kind_is_refused(
+    zoo: Zoo, change: Callable[[Any], None], head: str, reason: str
+) -> None:
+    nemo = zoo.build(replace(CHUNKED, head=head))
+    change(nemo)
+    with pytest.raises(UnsupportedModel, match=reason):
         adopt(nemo, "the-model")
 
 

@@ -17,8 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from tests.engine.models import CHUNKED, CHUNKED_BATCH_NORM, REGULAR_SKEWED, REGULAR_SYMMETRIC, Recipe, Zoo
-from tests.engine.session import perform
-from tests.engine.test_random_models import check, draw_session, oracle
+from tests.engine.session import check, draw_session, oracle, perform
 from worker.engine.fast.buckets import Bucket
 from worker.engine.fast.engine import MAX_FRAMES, FastEngine
 from worker.engine.fast.step import PassShape
@@ -90,7 +89,7 @@ class Stage:
         """All sessions, equal to NeMo offline."""
         for session in self.sessions:
             for signal, take in perform(self.engine, self.pair.modes, session):
-                check(take, self.expected(signal, take.mode))
+                check(self.pair.stock, take, self.expected(signal, take.mode.look_ahead))
 
 
 @pytest.mark.parametrize("recipe", [CHUNKED, REGULAR_SKEWED], ids=str)

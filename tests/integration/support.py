@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from demo import MODEL as MODEL
 from tests.conftest import PARTITIONS
 from wire import (
     Final,
@@ -26,7 +27,6 @@ from wire import (
 )
 
 ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "demo" / "models" / "demo.nemo"
 CALLS = ROOT / "demo" / "calls"
 
 E = TypeVar("E")

@@ -1,5 +1,6 @@
 """The suite sees deliberate faults: three of them here, all of them with `make mutants`."""
 
+import re
 import subprocess
 import sys
 from difflib import unified_diff
@@ -12,8 +13,8 @@ from tests.mutants.run import HERE, ROOT, Mutant, apply, copy_tree
 THREE = ("scalar-length-fast", "look-ahead-mixed", "scheduler-takes-twice")
 
 
-def mutate(*names: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(HERE / "run.py"), "--at-once", *names]
+def mutate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(HERE / "run.py"), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -23,6 +24,10 @@ def test_three_faults_are_caught() -> None:
     done = mutate(*THREE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 of 3 caught" in done.stdout
+    caught = re.findall(r"^([\w-]+): .+ \| (tests/\S+?)(?:\[.*\])? \| \d+$", done.stdout, re.MULTILINE)
+    assert [name for name, _ in caught] == list(THREE)
+    for name, by in caught:
+        assert any(by.startswith(test) for test in Mutant.read(HERE / f"{name}.patch").tests)
 
 
 def test_every_patch_names_its_fault_and_tests_and_still_applies(tmp_path: Path) -> None:
@@ -47,7 +52,7 @@ def test_a_fault_that_no_test_sees_is_reported(tmp_path: Path) -> None:
     )
     stale = tmp_path / "stale.patch"
     stale.write_text(patch.read_text().replace("in_flight", "under_way"))
-    done = mutate(str(harmless.with_suffix("")), str(stale.with_suffix("")))
+    done = mutate("--at-once", str(harmless.with_suffix("")), str(stale.with_suffix("")))
     assert done.returncode == 1
     assert "SURVIVED" in done.stdout
     assert "NO LONGER APPLIES" in done.stdout

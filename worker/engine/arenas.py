@@ -56,10 +56,5 @@ class Arenas:
         for name, tensor in tensors.items():
             self._arena[name][slot].copy_(tensor)
 
-    def poison(self, slot: int) -> None:
-        """Fill a slot with NaN (largest value for integers): what a test does to a freed slot."""
-        for arena in self._arena.values():
-            arena[slot].fill_(float("nan") if arena.is_floating_point() else torch.iinfo(arena.dtype).max)
-
     def bytes_per_slot(self) -> int:
         return sum(t.numel() * t.element_size() for t in self._initial.values())

@@ -34,6 +34,9 @@ class BatchedEngine(ABC):
         self.info = model.info
         self.slots = slots
         self.calls = {"encoder": 0, "decoder": 0}
+        # the tensor cores' ten bits of fraction are not enough for 1e-4; convolutions have them by default
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         self._model = model
         self._device = model.device
         self._features = LogMel(model.featurizer, model.device)
@@ -68,6 +71,13 @@ class BatchedEngine(ABC):
         self._modes[slot] = mode
         self._reset([slot])
 
+    @torch.inference_mode()
+    def warm_up(self, mode: Mode, batch: int) -> None:
+        """Make before the first stream what is made on first use, for steps of `mode` with up to `batch` rows."""
+        self.open(0, mode)
+        silence = np.zeros(self.info.geometry.chunk_end(mode.look_ahead, 1), dtype=np.float32)
+        self.step([Row(0, silence, last=True)])
+
     def bytes_per_slot(self) -> int:
         return self._arenas.bytes_per_slot()
 
@@ -90,7 +100,7 @@ class BatchedEngine(ABC):
         slots = np.array([row.slot for row in rows])
         index = self._to_device(slots)
         length = self._counters["tail"][slots] + [len(row.samples) for row in rows]
-        fresh = np.array([self._features.frames(int(n), row.last) for n, row in zip(length, rows, strict=True)])
+        fresh = self._features.frames(length, np.array([row.last for row in rows]))
         self._check(mode, rows, slots, fresh)
         mels = self._listen(rows, slots, index, length, fresh)
         encoded, emitted = self._encode(mode, rows, slots, index, mels, fresh)
@@ -120,7 +130,7 @@ class BatchedEngine(ABC):
         signal = np.zeros((len(rows), max(int(length.max()), self._features.tail_size)), dtype=np.float32)
         for b, row in enumerate(rows):
             signal[b, tail[b] : length[b]] = row.samples
-        audio = torch.from_numpy(signal).to(self._device)
+        audio = self._sent(torch.from_numpy(signal))
         audio[:, : self._features.tail_size] += self._arenas.gather("audio", index)
         mels, rest = self._features(audio, self._to_device(length), self._to_device(fresh), int(fresh.max()))
         self._arenas.scatter("audio", index, rest)
@@ -135,7 +145,14 @@ class BatchedEngine(ABC):
             self._counters["tail"][slots] = self._features.lead
 
     def _to_device(self, values: Counts) -> Tensor:
-        return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(self._device)
+        return self._sent(torch.from_numpy(np.asarray(values, dtype=np.int64)))
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """A host tensor on the device. CUDA copies from pinned memory without making the host wait; PyTorch keeps the
+        block until the copy is done."""
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
 
 def _decoders(model: SpeechModel) -> dict[str, Decoder]:

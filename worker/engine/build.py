@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 def build(
     model: SpeechModel, slots: int, kind: str = "fast", dtype: str = "float32", max_frames: int = MAX_FRAMES
 ) -> BatchedEngine:
-    """`kind` "fast" or "reference"; a model that the fast engine does not know is served by the reference engine.
+    """`kind` "fast" or "reference"; a model that the fast engine does not know is served by the reference engine, which
+    is float32 whatever `dtype` says.
 
     max_frames: encoder frames of a row that the fast engine computes in one pass.
     """
@@ -23,5 +24,9 @@ def build(
         log.warning("%s runs on the reference engine, slower: %s", model.info.model_id, ", ".join(reasons))
         kind = "reference"
     if kind == "reference":
+        if dtype != "float32":
+            log.warning(
+                "%s: %s is of the fast engine, the reference engine runs in float32", model.info.model_id, dtype
+            )
         return ReferenceEngine(model, slots)
     return FastEngine(model, slots, getattr(torch, dtype), max_frames)

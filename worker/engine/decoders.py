@@ -75,6 +75,7 @@ class RnntDecoder:
             exclude_blank_from_confidence=True,
             # alpha scales the softmax; 1 leaves the maximum probability as it is
             confidence_method_cfg=OmegaConf.create({"name": "max_prob", "alpha": 1.0}),
+            # graphs keep a batch's state in buffers of their own; `torch_impl` takes ours and gives it back
             allow_cuda_graphs=False,
         )
         self._blank = int(joint.num_classes_with_blank) - 1

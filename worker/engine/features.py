@@ -8,7 +8,9 @@ N samples have `N // hop` valid frames.
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.engine.ragged import valid, window
@@ -44,10 +46,10 @@ class LogMel:
         """The most samples that a tail can hold."""
         return self.size
 
-    def frames(self, length: int, last: bool) -> int:
-        """Frames that a row of `length` samples, its tail included, gives."""
-        need = self.lead if last else self.size + 1 - self.hop
-        return max(0, (length - need) // self.hop)
+    def frames(self, length: NDArray[np.int64], last: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Frames that rows of `length` samples, their tails included, give. Both (B,)."""
+        need = np.where(last, self.lead, self.size + 1 - self.hop)
+        return np.maximum((length - need) // self.hop, 0)
 
     def __call__(self, signal: Tensor, length: Tensor, frames: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Frames and new tails of a batch.

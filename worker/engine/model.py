@@ -167,6 +167,10 @@ def _problems(nemo: Any) -> list[str]:
     )
     need(bool(getattr(sub, "is_causal", False)), "causal_downsampling is off: sub-sampling would look ahead")
     need(encoder.reduction_position is None, "a reduction between layers cannot be cached")
+    need(
+        not any(module._forward_hooks or module._forward_pre_hooks for module in encoder.modules()),
+        "hooks on the encoder change what its modules compute (a multi-talker model's speaker kernels do)",
+    )
     norms = {layer.conv.norm_type for layer in encoder.layers}
     need(
         norms <= {"layer_norm", "batch_norm", "fused_batch_norm"},
@@ -206,18 +210,34 @@ def _problems(nemo: Any) -> list[str]:
         samples, hop = int(featurizer.win_length), int(featurizer.hop_length)
         need(samples % 2 == 0, f"the window is {samples} samples long: an even number is needed")
         need(samples >= hop, f"the window of {samples} samples is shorter than the hop of {hop}")
-    if hasattr(nemo, "joint"):
-        need(
-            int(getattr(nemo.joint, "num_extra_outputs", 0)) == 0,
-            "a transducer that predicts durations (TDT) is not supported",
-        )
-        need(
-            bool(getattr(nemo.decoder, "blank_as_pad", True)),
-            "blank_as_pad is off: the prediction network has no start symbol for a batch",
-        )
-    elif not hasattr(getattr(nemo, "decoder", None), "vocabulary"):
-        found.append(f"{type(nemo).__name__} has neither a CTC nor an RNN-T decoder")
+    found.extend(_decoder_problems(nemo))
     if not found:
         pieces = _pieces(nemo)
         need(any(p.startswith(WORD_START) for p in pieces), "no vocabulary piece marks the start of a word")
+    return found
+
+
+def _decoder_problems(nemo: Any) -> list[str]:
+    """Of the heads. Only NeMo's plain ones are known to keep all their state where the engine keeps it."""
+    from nemo.collections.asr.modules import ConvASRDecoder, RNNTDecoder, RNNTJoint
+
+    found: list[str] = []
+
+    def plain(role: str, module: Any, kind: type) -> bool:
+        if type(module) is not kind:
+            found.append(f"the {role} is {type(module).__name__}, {kind.__name__} is needed")
+        return type(module) is kind
+
+    if hasattr(nemo, "prompt_kernel") or getattr(nemo, "concat", False):
+        found.append("the model is told its language by a prompt, which streams do not give")
+    head = getattr(nemo, "ctc_decoder", None if hasattr(nemo, "joint") else getattr(nemo, "decoder", None))
+    if not hasattr(nemo, "joint") and head is None:
+        found.append(f"{type(nemo).__name__} has neither a CTC nor an RNN-T decoder")
+    if head is not None:
+        plain("CTC decoder", head, ConvASRDecoder)
+    if hasattr(nemo, "joint"):
+        if plain("joint network", nemo.joint, RNNTJoint) and nemo.joint.num_extra_outputs:
+            found.append("a transducer that predicts durations (TDT) is not supported")
+        if plain("prediction network", nemo.decoder, RNNTDecoder) and not nemo.decoder.blank_as_pad:
+            found.append("blank_as_pad is off: the prediction network has no start symbol for a batch")
     return found

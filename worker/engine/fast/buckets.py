@@ -4,12 +4,13 @@ Padding rows belong to the scratch slot, which no stream ever has: what they rea
 columns lie past every row's own frames, where a pass writes what the next one overwrites.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from worker.engine.fast.graphs import Capture
+from worker.engine.fast.graphs import Capture, Shared
 from worker.engine.fast.plan import full_shape
 from worker.engine.fast.step import ENDLESS, NUMBERS, EncoderStep, PassShape
 
@@ -17,13 +18,16 @@ from worker.engine.fast.step import ENDLESS, NUMBERS, EncoderStep, PassShape
 class Bucket:
     """The static buffers of one shape, and the pass over them."""
 
-    def __init__(self, step: EncoderStep, shape: PassShape, scratch: int, device: torch.device) -> None:
+    def __init__(
+        self, step: EncoderStep, shape: PassShape, scratch: int, device: torch.device, shared: Shared | None = None
+    ) -> None:
+        """shared: on CUDA, what to capture a graph with."""
         self.shape = shape
         self.mels = torch.zeros(shape.batch, shape.frames * step.subsampling.factor, step.bands, device=device)
         self.numbers = torch.zeros(len(NUMBERS), shape.batch, dtype=torch.int64, device=device)
         self.run: Callable[[], Tensor] = lambda: step(shape, self.mels, self.numbers)
-        if device.type == "cuda":
-            self.run = Capture(self.run, device)
+        if shared is not None:
+            self.run = Capture(self.run, shared)
         self._padding = torch.zeros(len(NUMBERS), shape.batch, dtype=torch.int64)
         self._padding[NUMBERS.index("slot")] = scratch
         self._padding[NUMBERS.index("mels")] = ENDLESS
@@ -50,6 +54,7 @@ class Buckets:
         self._slots = slots
         self._scratch = scratch
         self._device = device
+        self._shared = Shared(device) if device.type == "cuda" else None
         self.made: dict[PassShape, Bucket] = {}
 
     def shape(self, look_ahead: int, batch: int, frames: int, ends: bool, limit: int) -> PassShape:
@@ -60,12 +65,24 @@ class Buckets:
         context = self._step.contexts[look_ahead]
         return PassShape(look_ahead, rows, full_shape(context, self._step.depth, columns, ends), edges=True)
 
+    def prepare(self, look_ahead: int, batch: int, ends: bool, limit: int) -> None:
+        """Make all buckets that `shape` gives for up to so many rows. Each is run once, for the scratch slot alone, and
+        captured where there is CUDA."""
+        chunk = look_ahead + 1
+        # past the last power of two, the size is the limit itself
+        rows = [1 << n for n in range(_power_of_two(batch).bit_length())]
+        columns = [chunk << n for n in range(_power_of_two(-(-limit // chunk)).bit_length())]
+        for size, frames in itertools.product(rows, columns):
+            shape = self.shape(look_ahead, size, frames, ends, limit)
+            if shape not in self.made:
+                self(shape, torch.zeros(0, 0, self._step.bands), torch.zeros(len(NUMBERS), 0, dtype=torch.int64))
+
     def __call__(self, shape: PassShape, mels: Tensor, numbers: Tensor) -> Tensor:
         """As EncoderStep, for at most the shape's rows and frames; all the shape's rows come back, to be read at once:
         the next pass of the shape overwrites them."""
         bucket = self.made.get(shape)
         if bucket is None:
-            bucket = self.made[shape] = Bucket(self._step, shape, self._scratch, self._device)
+            bucket = self.made[shape] = Bucket(self._step, shape, self._scratch, self._device, self._shared)
         bucket.fill(mels, numbers)
         return bucket.run()
 

@@ -47,6 +47,13 @@ class FastEngine(BatchedEngine):
         self._counters["inputs"] = np.zeros(slots, np.int64)  # encoder frames that entered the first layer
         self._counters["mels"] = np.zeros(slots, np.int64)
 
+    @torch.inference_mode()
+    def warm_up(self, mode: Mode, batch: int) -> None:
+        super().warm_up(mode, batch)
+        if self._buckets is not None:
+            for ends in (False, True):
+                self._buckets.prepare(mode.look_ahead, batch, ends, self._pass_frames(mode, ends))
+
     def _encode(
         self, mode: Mode, rows: Sequence[Row], slots: Counts, index: Tensor, mels: Tensor, fresh: Counts
     ) -> tuple[Tensor, Counts]:
@@ -71,15 +78,14 @@ class FastEngine(BatchedEngine):
                 mode,
                 mels[:, number * limit * factor : (number * limit + max(1, int(part.max()))) * factor],
                 np.stack([slots, before, part, ends, np.where(ends, total, ENDLESS)]),
-                limit,
             )
             # a later pass of the same bucket overwrites this one's frames
             pieces.append(piece if passes == 1 else piece.clone())
             counts.append(emitted)
         return self._assemble(pieces, counts)
 
-    def _pass(self, mode: Mode, mels: Tensor, numbers: Counts, limit: int) -> tuple[Tensor, Counts]:
-        """Sub-sampling and all layers for up to `limit` frames of each row; `numbers` as in `step.py`."""
+    def _pass(self, mode: Mode, mels: Tensor, numbers: Counts) -> tuple[Tensor, Counts]:
+        """Sub-sampling and all layers for the next frames of each row; `numbers` as in `step.py`."""
         slots, done, frames, last, _ = numbers
         context, depth = self._step.contexts[mode.look_ahead], self._step.depth
         if not frames.any() and not context.wait:
@@ -88,7 +94,10 @@ class FastEngine(BatchedEngine):
         progress = Progress(done, done + frames, last)
         first, past = progress.span(depth * context.wait)
         if self._buckets is not None:
-            shape = self._buckets.shape(mode.look_ahead, len(slots), max(1, int(frames.max())), bool(last.any()), limit)
+            # a pass that ends no segment, of a step that does, has a bucket of those steps that end none
+            ends = bool(last.any())
+            limit = self._pass_frames(mode, ends)
+            shape = self._buckets.shape(mode.look_ahead, len(slots), max(1, int(frames.max())), ends, limit)
             encoded = self._buckets(shape, mels, torch.from_numpy(numbers))
         else:
             edges = bool(last.any() or (done == 0).any())
@@ -132,9 +141,9 @@ class FastEngine(BatchedEngine):
         shift, frames = self._plan(slots, fresh)
         chunk = self._step.contexts[mode.look_ahead].chunk or 1
         after = self._counters["inputs"][slots] + frames
-        for row, mels, done in zip(rows, fresh + shift, after, strict=True):
-            if not row.last and (mels % self._step.subsampling.factor or done % chunk):
-                raise ValueError(f"slot {row.slot}: {len(row.samples)} samples end between two chunks")
+        cut = ((fresh + shift) % self._step.subsampling.factor != 0) | (after % chunk != 0)
+        for b in np.flatnonzero(cut & [not row.last for row in rows]).tolist():
+            raise ValueError(f"slot {rows[b].slot}: {len(rows[b].samples)} samples end between two chunks")
 
 
 def unknown(model: SpeechModel) -> list[str]:
