@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnsupportedCodecError
 from aiokafka.partitioner import DefaultPartitioner
 
+from producer.connection import unreachable
 from wire import Final, Partial, StreamEnd, Topics, WireError, decode_final, decode_partial, encode_key
 
 log = logging.getLogger(__name__)
@@ -22,12 +23,14 @@ REMEMBERED = 100_000
 # A call's streams are ended apart: with no event of another for so long, all of them have.
 CALL_SETTLES_S = 3.0
 STOP_TIMEOUT_S = 5.0
+# A broker that has just started may not know its topics for a moment.
+TOPIC_GONE_S = 2.0
 
 Event = Final | Partial
 
 
 class FollowError(RuntimeError):
-    """Kafka cannot be read: no broker in time, or no topic."""
+    """Kafka cannot be read: no broker in time, no topic, or batches in a codec that is not installed."""
 
 
 class Follower:
@@ -62,12 +65,28 @@ class Follower:
         self._ended_at: float | None = None  # when the last stream that was open ended
 
     async def next(self, timeout_s: float) -> list[Event]:
-        """The events that have come, in each stream's order; none after `timeout_s`. Raises KafkaError."""
-        found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=2000)
+        """The events that have come, in each stream's order; none after `timeout_s`. Raises FollowError."""
+        try:
+            found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=2000)
+        except UnsupportedCodecError as error:
+            raise FollowError(f"transcripts cannot be unpacked ({error}): pip install cramjam") from error
+        except KafkaError as error:
+            raise FollowError(f"cannot read from Kafka at {self._servers}: {error}") from error
+        self._check_topics()
         # The topics are not ordered against each other: a partial that is final already is not news.
         finals = [self._decode(r) for p, records in found.items() if p.topic == self._topics.final for r in records]
         partials = [self._decode(r) for p, records in found.items() if p.topic != self._topics.final for r in records]
         return [event for event in finals + partials if event is not None and self._is_new(event)]
+
+    def _check_topics(self) -> None:
+        """Raises FollowError for a topic deleted meanwhile: the client would ask for it for ever."""
+        now = asyncio.get_running_loop().time()
+        topics = {partition.topic for partition in self._consumer.assignment()}
+        missing = sorted(topic for topic in topics if not self._consumer.partitions_for_topic(topic))
+        if not missing:
+            self._seen_at = now
+        elif now - self._seen_at > TOPIC_GONE_S:
+            raise FollowError(f"topic {missing[0]} is no longer on {self._servers}")
 
     @property
     def ended(self) -> bool:
@@ -130,10 +149,10 @@ class Follower:
             async with asyncio.timeout(self._start_timeout):
                 await self._consumer.start()
                 await self._assign()
+                self._seen_at = asyncio.get_running_loop().time()
         except (TimeoutError, KafkaError, OSError) as error:
             await self._stop()
-            why = f"no answer in {self._start_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-            raise FollowError(f"cannot reach Kafka at {self._servers}: {why}") from error
+            raise FollowError(unreachable(self._servers, error, self._start_timeout)) from error
         except BaseException:
             await self._stop()
             raise
