@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from producer.connection import unreachable
 from wire import Final, Partial, StreamEnd, Topics, WireError, decode_final, decode_partial, encode_key
+from wire.topics import HEADER_INPUT_TIMESTAMP
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,14 @@ STOP_TIMEOUT_S = 5.0
 TOPIC_GONE_S = 2.0
 
 Event = Final | Partial
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event, and the Kafka timestamp in ms of the record that completed its chunk, if its writer says that."""
+
+    event: Event
+    input_ms: int | None
 
 
 class FollowError(RuntimeError):
@@ -60,11 +70,11 @@ class Follower:
         self._from_beginning = from_beginning
         self._partials = partials
         self._start_timeout = start_timeout
-        self._told: OrderedDict[str, tuple[int, int]] = OrderedDict()  # stream -> first offset, last number
+        self._last: OrderedDict[str, tuple[int, int]] = OrderedDict()  # stream -> first offset, last number
         self._open: set[str] = set()
         self._ended_at: float | None = None  # when the last stream that was open ended
 
-    async def next(self, timeout_s: float) -> list[Event]:
+    async def next(self, timeout_s: float) -> list[Told]:
         """The events that have come, in each stream's order; none after `timeout_s`. Raises FollowError."""
         try:
             found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=2000)
@@ -76,7 +86,7 @@ class Follower:
         # The topics are not ordered against each other: a partial that is final already is not news.
         finals = [self._decode(r) for p, records in found.items() if p.topic == self._topics.final for r in records]
         partials = [self._decode(r) for p, records in found.items() if p.topic != self._topics.final for r in records]
-        return [event for event in finals + partials if event is not None and self._is_new(event)]
+        return [told for told in finals + partials if told is not None and self._is_new(told.event)]
 
     def _check_topics(self) -> None:
         """Raises FollowError for a topic deleted meanwhile: the client would ask for it for ever."""
@@ -96,7 +106,7 @@ class Follower:
         settled = asyncio.get_running_loop().time() - self._ended_at
         return self._stream is not None or settled >= CALL_SETTLES_S
 
-    def _decode(self, record: ConsumerRecord) -> Event | None:
+    def _decode(self, record: ConsumerRecord) -> Told | None:
         """The event, if it is wanted."""
         if self._key is not None and record.key != self._key:
             return None
@@ -112,21 +122,22 @@ class Follower:
             named = head.call_id if head.call_id is not None else head.stream.rpartition("/")[0]
             if self._call not in (named, head.stream):
                 return None
-        return event
+        stamp = next((value for key, value in record.headers if key == HEADER_INPUT_TIMESTAMP), b"")
+        return Told(event, int(stamp) if stamp.isdigit() else None)
 
     def _is_new(self, event: Event) -> bool:
         """Whether the event was not told before; a worker that starts again may publish finals twice."""
         head = event.head
         place = _first_offset(head.id), head.number
-        if place <= self._told.get(head.stream, (-1, -1)):
+        if place <= self._last.get(head.stream, (-1, -1)):
             return False
         if isinstance(event, Partial):
             self._open.add(head.stream)
             return True
-        self._told[head.stream] = place
-        self._told.move_to_end(head.stream)
-        if len(self._told) > REMEMBERED:
-            self._told.popitem(last=False)
+        self._last[head.stream] = place
+        self._last.move_to_end(head.stream)
+        if len(self._last) > REMEMBERED:
+            self._last.popitem(last=False)
         if isinstance(event, StreamEnd) and event.reason != "restarted":
             self._open.discard(head.stream)
             self._ended_at = asyncio.get_running_loop().time()

@@ -105,8 +105,8 @@ async def _show(follower: Follower, view: View, until_end: bool) -> None:
     hangup = select.poll()
     hangup.register(sys.stdout.fileno(), 0)
     while True:
-        for event in await follower.next(0.25):
-            view.show(event)
+        for told in await follower.next(0.25):
+            view.show(told.event)
         if until_end and follower.ended:
             return
         # `tail | head -1` should end when head does, not with the next event
