@@ -20,7 +20,7 @@ from wire.fields import WireError
 
 OK, NOT_CONFIRMED, USAGE = 0, 1, 2
 # What a process has open beside its calls' files: standard streams, modules, brokers.
-OTHER_FILES = 32
+OTHER_FILES = 64
 
 
 def main(argv: list[str]) -> int:
@@ -134,7 +134,7 @@ def _allow_files(count: int) -> None:
 def _report(results: list[Progress]) -> int:
     failed = [result for result in results if result.error]
     for result in failed:
-        say(f"{result.source.call_id}: {result.error}")
+        say(f"{result.source.call_id}: {str(result.error) or repr(result.error)}")
         for note in getattr(result.error, "__notes__", ()):
             say(f"{result.source.call_id}: {note}")
     dropped = [result for result in results if result.dropped]
