@@ -61,7 +61,7 @@ async def level(servers: str, topics: Topics, worker: LocalWorker, calls: int) -
     streams = [f"{call.call_id}/{channel}" for call in made for channel in (0, 1)]
     names = ("trunkline_batch_streams", "trunkline_step_duration_seconds")
     before = [worker.metric(f"{name}_{kind}") for name in names for kind in ("sum", "count")]
-    follower = Follower(servers, topics, PARTITIONS)
+    follower = Follower(servers, topics)
     await follower.start()
     cpu = os.times()
     async with Producer(servers, topic=topics.audio) as producer:

@@ -88,7 +88,7 @@ async def _play(
     calls = sources(sorted(CALLS.glob("*.flac")), options.calls)
     streams = [f"{call.call_id}/{channel}" for call in calls for channel in (0, 1)]
     console.print(f"Ready after {time.monotonic() - began:.0f} s. Playing {len(calls)} calls ({len(streams)} streams).")
-    follower = Follower(servers, topics, PARTITIONS)
+    follower = Follower(servers, topics)
     await follower.start()
     seconds: dict[str, float] = {}
 

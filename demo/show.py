@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from demo.follow import Transcript
+from producer.output import terminal
 
 REFRESH_S = 0.2
 
@@ -24,7 +25,7 @@ class Screen:
         self._seconds = seconds
 
     async def run(self) -> None:
-        if self._console.is_terminal:
+        if terminal():
             with Live(console=self._console, auto_refresh=False) as live:
                 try:
                     while True:

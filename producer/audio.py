@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,17 +24,25 @@ _OWN: dict[str, Encoding] = {"FLOAT": "pcm_f32le", "DOUBLE": "pcm_f32le", "ULAW"
 _SIXTEEN_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 
 
+# What programs that write to a pipe put for a length that they do not know: this or a little more.
+UNKNOWN_LENGTH = 0x7FFF0000
+
+
 class UnsupportedAudio(ValueError):
     """A file that cannot be played; the text says which and why."""
 
 
 class Sound(Protocol):
-    """Audio to be played: a context manager. frames: samples of a channel in all."""
+    """Audio to be played: a context manager.
+
+    frames: samples of a channel in all. warning: what its player should know; empty if nothing.
+    """
 
     sample_rate: int
     channels: int
     encoding: Encoding
     frames: int
+    warning: str
 
     def blocks(self, frames: int) -> Iterator[Sequence[bytes]]: ...
 
@@ -46,16 +57,22 @@ class AudioFile:
     """A WAV, FLAC or OGG file with its own sample rate and channels; a context manager.
 
     encoding: of the payloads; by default the file's own where the wire has it (mu-law, A-law, float), else
-    pcm_s16le. Mu-law and A-law bytes come through as they are. Raises UnsupportedAudio if it is not such a file, or at
-    a rate that the contract does not have.
+    pcm_s16le. Mu-law and A-law bytes come through as they are. A WAV that is shorter than its header says is read as
+    far as it goes, with a `warning`. Raises UnsupportedAudio if it is not such a file, or at a rate that the contract
+    does not have.
     """
 
     def __init__(self, path: Path, encoding: Encoding | None = None) -> None:
         self.path = path
         try:
-            self._file = soundfile.SoundFile(path)
-        except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: a headerless .raw
-            raise UnsupportedAudio(f"{path}: {getattr(error, 'error_string', error)}") from error
+            if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe would wait for its writer
+                raise UnsupportedAudio(f"{path}: not a regular file; only --raw samples can be piped, into -")
+            # libsndfile calls everything that opening may meet a system error
+            self._file = soundfile.SoundFile(os.open(path, os.O_RDONLY), closefd=True)
+        except soundfile.LibsndfileError as error:
+            raise UnsupportedAudio(f"{path}: {error.error_string}") from error
+        except OSError as error:
+            raise UnsupportedAudio(f"{path}: {error.strerror}") from error
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int = self._file.frames
@@ -66,10 +83,15 @@ class AudioFile:
             self.close()
             rates = ", ".join(map(str, SAMPLE_RATES))
             raise UnsupportedAudio(f"{path}: sample rate {self.sample_rate} Hz; it must be one of {rates}")
+        self.warning = self._cut_short()
 
-    @property
-    def seconds(self) -> float:
-        return self.frames / self.sample_rate
+    def _cut_short(self) -> str:
+        """That a WAV's header promises more than there is, which libsndfile mends and tells in its log only."""
+        found = re.search(r"^data : (\d+) \(should be (\d+)\)$", self._file.extra_info, re.MULTILINE)
+        if found is None or int(found[1]) >= UNKNOWN_LENGTH:
+            return ""
+        is_there = 100 * int(found[2]) // int(found[1])
+        return f"{self.path}: cut short: {is_there} % of the audio that its header promises is there"
 
     def blocks(self, frames: int) -> Iterator[Sequence[bytes]]:
         """Payloads of `frames` samples, one for each channel; the last ones shorter.
@@ -85,9 +107,10 @@ class AudioFile:
 
     def _read_samples(self, frames: int) -> list[bytes]:
         kind = "int16" if self._file.subtype in _SIXTEEN_BITS else "float32"
+        first = self._file.tell()
         try:
             block = self._file.read(frames, dtype=kind, always_2d=True)
-            return [encode(np.ascontiguousarray(block[:, c]), self.encoding) for c in range(self.channels)]
+            return [encode(np.ascontiguousarray(block[:, c]), self.encoding, first) for c in range(self.channels)]
         except soundfile.LibsndfileError as error:
             raise UnsupportedAudio(f"{self.path}: {error.error_string}") from error
         except ValueError as error:

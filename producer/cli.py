@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
-import sys
 from dataclasses import replace
 
 from producer.audio import UnsupportedAudio, find
 from producer.client import Producer, ProducerError
 from producer.options import parse
+from producer.output import say, tell, terminal
 from producer.play import Progress, Source, Style, play, sources
 from producer.raw import STDIN
-from producer.show import display, log_to_stderr, say, watch
+from producer.show import display, log_to_stderr, watch
 from wire.fields import WireError
 
 OK, NOT_CONFIRMED, USAGE = 0, 1, 2
+# What a process has open beside its calls' files: standard streams, modules, brokers.
+OTHER_FILES = 64
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +29,8 @@ def main(argv: list[str]) -> int:
     log_to_stderr()
     try:
         calls = _calls(options)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except UnsupportedAudio as error:
         say(f"trunkline produce: {error}")
         return USAGE
@@ -53,16 +58,18 @@ def main(argv: list[str]) -> int:
 
 
 def _calls(options: argparse.Namespace) -> list[Source]:
-    """The calls to play. Raises UnsupportedAudio for a file that cannot be played."""
+    """The calls to play. Raises UnsupportedAudio for a file that cannot be played, or for too many at once."""
     files = [path for given in options.paths for path in ([given] if given == STDIN else find([given]))]
     calls = sources(files, options.calls, options.prefix, options.raw)
-    if options.call_id:
+    if options.call_id is not None:
         calls = [replace(calls[0], call_id=options.prefix + options.call_id)]
     for path in dict.fromkeys(files):
         source = Source("", path, options.raw)
         if not source.is_live:
-            with source.open():
-                pass
+            with source.open() as sound:
+                if sound.warning:
+                    say(sound.warning)
+    _allow_files(len(calls))
     return calls
 
 
@@ -100,8 +107,8 @@ class _Interrupt:
     def _heard(self, number: signal.Signals) -> None:
         if self.code:
             say("interrupted twice: calls may lack their end")
-            if sys.stdout.isatty():
-                print("\x1b[?25h", end="", flush=True)  # the cursor, which the bars hide
+            if console := terminal():
+                console.show_cursor()  # the bars hide it
             os._exit(self.code)
         self.code = 128 + number
         say("interrupted: ending the calls (once more stops at once)")
@@ -110,10 +117,24 @@ class _Interrupt:
         self.stop.set()
 
 
+def _allow_files(count: int) -> None:
+    """Let this process have `count` files open at once. Raises UnsupportedAudio where the system does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + OTHER_FILES
+    if needed <= soft or soft == resource.RLIM_INFINITY:
+        return
+    if needed > hard != resource.RLIM_INFINITY:
+        raise UnsupportedAudio(
+            f"too many open files: {count} calls at once keep {count} files open, and this process may open {hard} "
+            "(see ulimit -n)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 def _report(results: list[Progress]) -> int:
     failed = [result for result in results if result.error]
     for result in failed:
-        say(f"{result.source.call_id}: {result.error}")
+        say(f"{result.source.call_id}: {str(result.error) or repr(result.error)}")
         for note in getattr(result.error, "__notes__", ()):
             say(f"{result.source.call_id}: {note}")
     dropped = [result for result in results if result.dropped]
@@ -123,5 +144,5 @@ def _report(results: list[Progress]) -> int:
     streams = sum(result.streams for result in results)
     what = [f"{len(failed)} calls failed"] if failed else []
     what += [f"{len(dropped)} calls lack audio"] if dropped else []
-    print(f"{len(results)} calls, {streams} streams, {seconds:.1f} s of audio: {', '.join(what) or 'all confirmed'}")
+    tell(f"{len(results)} calls, {streams} streams, {seconds:.1f} s of audio: {', '.join(what) or 'all confirmed'}")
     return NOT_CONFIRMED if failed or dropped else OK

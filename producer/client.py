@@ -8,7 +8,7 @@ from typing import Any, Self
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
-from producer.connection import Connection
+from producer.connection import Connection, unreachable
 from producer.outbox import Outbox, Sink
 from wire.topics import Topics
 
@@ -82,8 +82,7 @@ class Producer:
                 await connection.stop()
             if not isinstance(error, TimeoutError | KafkaError | OSError | ValueError):
                 raise
-            why = f"no answer in {self._start_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-            raise ProducerError(f"cannot reach Kafka at {self.bootstrap_servers}: {why}") from error
+            raise ProducerError(unreachable(self.bootstrap_servers, error, self._start_timeout)) from error
         self._partitions = partitions
         self._outbox = Outbox(connection, partitions, self._connect, self.delivery_timeout, self.queue_bytes)
 
@@ -102,6 +101,11 @@ class Producer:
     def waiting_s(self) -> float:
         """How long the oldest record that is not confirmed has waited; 0 when all are."""
         return self._outbox.oldest_s if self._outbox else 0.0
+
+    @property
+    def silent_s(self) -> float:
+        """How long records of some partition have waited while Kafka confirmed none of that partition's."""
+        return self._outbox.silent_s if self._outbox else 0.0
 
     def partition(self, key: bytes) -> int:
         """The partition of a key, as Kafka's own clients choose it (murmur2)."""

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerClosed
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 log = logging.getLogger(__name__)
@@ -16,6 +16,18 @@ log = logging.getLogger(__name__)
 MAX_BATCH_BYTES = 128 * 1024
 # Stopping after all calls have ended takes milliseconds; without a broker it would never return.
 STOP_TIMEOUT_S = 2.0
+
+
+def unreachable(servers: str, error: Exception, timeout_s: float) -> str:
+    """Why a client did not start, in a sentence."""
+    match error:
+        case TimeoutError():
+            why = f"no answer in {timeout_s:g} s"
+        case KafkaConnectionError():  # its text is a list of Python objects
+            why = "no connection to any broker there"
+        case _:
+            why = str(error)
+    return f"cannot reach Kafka at {servers}: {why}"
 
 
 class Connection:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from producer.output import printable
 from producer.raw import STDIN, RawFormat
 from wire.records import ENCODINGS, SAMPLE_RATES, Scalar
 from wire.topics import Topics
@@ -15,9 +16,9 @@ from wire.topics import Topics
 EPILOG = """\
 exit codes:
   0    every call was played and every record is confirmed by Kafka
-  1    Kafka was not reached, or some audio is not confirmed or was dropped (the message says which);
-       also after Ctrl-C
-  2    wrong usage, or a file that cannot be played
+  1    Kafka was not reached, or calls were played and some audio is missing: not confirmed, dropped, or in a file
+       that is damaged further in; each call's message says which. Also after Ctrl-C
+  2    nothing was sent: wrong usage, or a file that cannot be played
   130  ended by Ctrl-C, 143 by SIGTERM: the calls were ended in good order, all they sent is confirmed.
        A second one stops at once; the calls may then lack their end
 
@@ -45,10 +46,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     else:
         for path in options.paths:
             if path.is_dir():
-                parser.error(f"{path} is a directory; with --raw name the files")
+                parser.error(f"{printable(str(path))} is a directory; with --raw name the files")
         options.raw = RawFormat(options.encoding or "pcm_s16le", options.sample_rate or 8000, options.channels or 1)
     if STDIN in options.paths and (options.paths.count(STDIN) > 1 or options.calls):
         parser.error("standard input can be played once: without --calls, and named once")
+    if options.call_id == "":
+        parser.error("--call-id has at least one character")
     if options.call_id and (len(options.paths) > 1 or options.paths[0].is_dir() or options.calls):
         parser.error("--call-id is for a single call")
     return options

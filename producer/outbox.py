@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -71,7 +72,7 @@ class Entry:
 class Lane:
     """The records of one partition, in order: those at the client, then those that wait."""
 
-    __slots__ = ("connection", "flying", "most", "number", "waiting", "why")
+    __slots__ = ("connection", "flying", "heard", "most", "number", "waiting", "why")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -80,6 +81,7 @@ class Lane:
         self.connection: Connection | None = None  # that of the flying ones
         self.most: int | None = None  # records a batch, once the broker found one too large
         self.why = ""  # the last failure
+        self.heard = 0.0  # when Kafka last confirmed something, on the loop's clock
 
     @property
     def oldest(self) -> Entry | None:
@@ -110,7 +112,7 @@ class Outbox:
         self._work = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
-        self._said = -SAY_S  # when somebody last waited for room and that was said
+        self._said = -math.inf  # when it was last said that the queue is full
         self._queue: deque[asyncio.Future[None]] = deque()  # those who wait for room, in turn
         self._stopping: set[asyncio.Task[None]] = set()  # connections that are spent
         self._pump = self._loop.create_task(self._run())
@@ -122,6 +124,17 @@ class Outbox:
         heads = [entry.deadline for lane in self._lanes.values() if (entry := lane.oldest)]
         return self._loop.time() - min(heads) + self._timeout if heads else 0.0
 
+    @property
+    def silent_s(self) -> float:
+        """How long some partition's records have waited without a confirmation; 0 if none wait."""
+        now = self._loop.time()
+        waits = [
+            now - max(lane.heard, entry.deadline - self._timeout)
+            for lane in self._lanes.values()
+            if (entry := lane.oldest)
+        ]
+        return max(waits, default=0.0)
+
     def has_room(self) -> bool:
         return self.bytes < self._limit and not self._queue
 
@@ -129,7 +142,8 @@ class Outbox:
         """Return when there is room and all who came before have had theirs. Raises TimeoutError at the deadline."""
         if self.has_room():
             return
-        if not self._queue:
+        if not self._queue and self._loop.time() - self._said >= SAY_S:
+            self._said = self._loop.time()
             log.warning("%.1f MiB are not confirmed by Kafka: the queue is full, and sending waits", self.bytes / 2**20)
         turn = self._loop.create_future()
         self._queue.append(turn)
@@ -201,6 +215,7 @@ class Outbox:
         connection.in_flight -= 1
         again: list[Entry] = []
         if error is None:
+            lane.heard = self._loop.time()
             for entry in flying:
                 if entry.sink is not None:
                     entry.sink.confirmed(entry.end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, cycle, islice
@@ -16,6 +17,8 @@ from producer.raw import STDIN, RawFile, RawFormat, live, stdin_is_live
 from producer.stereo import StereoCall
 from wire.codec import encode_key, encode_record
 from wire.records import Encoding, Metadata, Options, Start
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,8 @@ class Source:
 class Progress:
     """How far a call is.
 
-    seconds: audio sent, of `total`; live audio has no total but what came. streams: one a channel. dropped: seconds
-    dropped in any of them, since the queue was full. error: why it failed.
+    seconds: audio played, of `total`; live audio has no total but what came. streams: one a channel. dropped: seconds
+    of it that were dropped, since the queue was full, in the channel that lost the most. error: why it failed.
     """
 
     source: Source
@@ -50,7 +53,7 @@ class Progress:
     seconds: float = 0.0
     dropped: float = 0.0
     done: bool = False
-    error: DeliveryError | UnsupportedAudio | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,14 @@ async def play(
 ) -> list[Progress]:
     """Play all calls at once; return how each ended, in order.
 
-    A call that fails has its `error` set and does not stop the others. `on_progress` is called after each
-    piece and at a call's end. Once `stop` is set every call ends with *end*, confirmed like the rest; so it does when
-    this is cancelled. Raises WireError, before anything is sent, for ids or values that the contract does not allow.
+    A call that fails has its `error` set and does not stop the others. `on_progress` is called after each piece and at
+    a call's end; should it raise, that is logged, and it is called no more: showing must not end a call. Once `stop` is
+    set every call ends with *end*, confirmed like the rest; so it does when this is cancelled. Raises WireError, before
+    anything is sent, for ids or values that the contract does not allow.
     """
     style = style or Style()
     _check(calls, style)
+    on_progress = _harmless(on_progress)
     stopped = asyncio.ensure_future((stop or asyncio.Event()).wait())
     try:
         async with asyncio.TaskGroup() as group:
@@ -149,6 +154,9 @@ async def _play(
                 async with call:
                     await _unless(stopped, _send(call, sound, style, offset, progress, on_progress))
     except (DeliveryError, UnsupportedAudio) as error:
+        progress.error = error
+    except Exception as error:
+        log.exception("call %s failed unforeseen", source.call_id)
         progress.error = error
     progress.done = True
     on_progress(progress)
@@ -213,8 +221,23 @@ async def _send_live(
 def _note(progress: Progress, call: StereoCall, seconds: float, on_progress: OnProgress) -> None:
     progress.seconds = seconds
     first = call.calls[0].start
-    progress.dropped = sum(each.dropped for each in call.calls) / first.sample_rate
+    progress.dropped = max(each.dropped for each in call.calls) / first.sample_rate
     on_progress(progress)
+
+
+def _harmless(on_progress: OnProgress) -> OnProgress:
+    failed = False
+
+    def call(progress: Progress) -> None:
+        nonlocal failed
+        if not failed:
+            try:
+                on_progress(progress)
+            except Exception:
+                failed = True
+                log.exception("progress is not shown any more")
+
+    return call
 
 
 def _names(given: Sequence[str], channels: int) -> list[str | None]:

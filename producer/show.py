@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from producer.client import Producer
+from producer.output import printable, say, tell, terminal
 from producer.play import OnProgress, Source
 from producer.play import Progress as CallProgress
 
@@ -25,9 +25,9 @@ SILENCE_S = 3.0
 @contextmanager
 def display(calls: Sequence[Source]) -> Iterator[OnProgress]:
     """What to call with each call's progress; shown until the context ends."""
-    console = Console()
-    if not console.is_terminal:
-        yield _print_ends
+    console = terminal()
+    if console is None:
+        yield _tell_ends
         return
     columns = (
         TextColumn("{task.description}"),
@@ -39,14 +39,9 @@ def display(calls: Sequence[Source]) -> Iterator[OnProgress]:
         yield _Bars(bars, calls)
 
 
-def say(text: str) -> None:
-    """A line on standard error, above the bars if there are any."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def log_to_stderr() -> None:
     """Our own warnings as plain lines. The client's are about attempts; what became of them is said by us."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Lines()])
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
@@ -56,7 +51,7 @@ async def watch(producer: Producer) -> None:
     silent = False
     while True:
         await asyncio.sleep(0.5)
-        waited = producer.waiting_s
+        waited = producer.silent_s
         if waited > SILENCE_S and not silent:
             mebibytes = producer.waiting_bytes / 2**20
             say(
@@ -69,10 +64,23 @@ async def watch(producer: Producer) -> None:
             silent = False
 
 
-def _print_ends(progress: CallProgress) -> None:
+def _tell_ends(progress: CallProgress) -> None:
     if progress.done:
         state = "failed" if progress.error else "confirmed"
-        print(f"{progress.source.call_id}: {progress.seconds:.1f} of {progress.total:.1f} s {state}", flush=True)
+        if progress.dropped:
+            state += f", {progress.dropped:.1f} s dropped"
+        sent = progress.seconds - progress.dropped
+        tell(f"{progress.source.call_id}: {sent:.1f} of {progress.total:.1f} s {state}")
+
+
+class _Lines(logging.Handler):
+    """A warning's text, and the traceback if there is one, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+        for part in traceback.format_exception(*record.exc_info) if record.exc_info else ():
+            for line in part.splitlines():
+                say(line)
 
 
 class _Bars:
@@ -84,7 +92,7 @@ class _Bars:
         self._seen: dict[str, tuple[float, float]] = {}
         self._sum = (0.0, 0.0)
         if len(calls) <= MOST_BARS:
-            self._each = {call.call_id: bars.add_task(escape(call.call_id), total=0.0) for call in calls}
+            self._each = {call.call_id: bars.add_task(_label(call.call_id), total=0.0) for call in calls}
         else:
             self._all = bars.add_task(f"{len(calls)} calls", total=0.0)
 
@@ -96,10 +104,14 @@ class _Bars:
                 self._each[call_id],
                 completed=progress.seconds,
                 total=progress.total,
-                description=f"[{color}]{escape(call_id)}",
+                description=f"[{color}]{_label(call_id)}",
             )
             return
         seconds, total = self._seen.get(call_id, (0.0, 0.0))
         self._seen[call_id] = progress.seconds, progress.total
         self._sum = self._sum[0] + progress.seconds - seconds, self._sum[1] + progress.total - total
         self._bars.update(self._all, completed=self._sum[0], total=self._sum[1])
+
+
+def _label(call_id: str) -> str:
+    return escape(printable(call_id))

@@ -6,14 +6,17 @@ import asyncio
 import logging
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnsupportedCodecError
 from aiokafka.partitioner import DefaultPartitioner
 
+from producer.connection import unreachable
 from wire import Final, Partial, StreamEnd, Topics, WireError, decode_final, decode_partial, encode_key
+from wire.topics import HEADER_INPUT_TIMESTAMP
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +25,22 @@ REMEMBERED = 100_000
 # A call's streams are ended apart: with no event of another for so long, all of them have.
 CALL_SETTLES_S = 3.0
 STOP_TIMEOUT_S = 5.0
+# A broker that has just started may not know its topics for a moment.
+TOPIC_GONE_S = 2.0
 
 Event = Final | Partial
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event, and the Kafka timestamp in ms of the record that completed its chunk, if its writer says that."""
+
+    event: Event
+    input_ms: int | None
+
+
 class FollowError(RuntimeError):
-    """Kafka cannot be read: no broker in time, or no topic."""
+    """Kafka cannot be read: no broker in time, no topic, or batches in a codec that is not installed."""
 
 
 class Follower:
@@ -57,17 +70,33 @@ class Follower:
         self._from_beginning = from_beginning
         self._partials = partials
         self._start_timeout = start_timeout
-        self._told: OrderedDict[str, tuple[int, int]] = OrderedDict()  # stream -> first offset, last number
+        self._last: OrderedDict[str, tuple[int, int]] = OrderedDict()  # stream -> first offset, last number
         self._open: set[str] = set()
         self._ended_at: float | None = None  # when the last stream that was open ended
 
-    async def next(self, timeout_s: float) -> list[Event]:
-        """The events that have come, in each stream's order; none after `timeout_s`. Raises KafkaError."""
-        found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=2000)
+    async def next(self, timeout_s: float) -> list[Told]:
+        """The events that have come, in each stream's order; none after `timeout_s`. Raises FollowError."""
+        try:
+            found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=2000)
+        except UnsupportedCodecError as error:
+            raise FollowError(f"transcripts cannot be unpacked ({error}): pip install cramjam") from error
+        except KafkaError as error:
+            raise FollowError(f"cannot read from Kafka at {self._servers}: {error}") from error
+        self._check_topics()
         # The topics are not ordered against each other: a partial that is final already is not news.
         finals = [self._decode(r) for p, records in found.items() if p.topic == self._topics.final for r in records]
         partials = [self._decode(r) for p, records in found.items() if p.topic != self._topics.final for r in records]
-        return [event for event in finals + partials if event is not None and self._is_new(event)]
+        return [told for told in finals + partials if told is not None and self._is_new(told.event)]
+
+    def _check_topics(self) -> None:
+        """Raises FollowError for a topic deleted meanwhile: the client would ask for it for ever."""
+        now = asyncio.get_running_loop().time()
+        topics = {partition.topic for partition in self._consumer.assignment()}
+        missing = sorted(topic for topic in topics if not self._consumer.partitions_for_topic(topic))
+        if not missing:
+            self._seen_at = now
+        elif now - self._seen_at > TOPIC_GONE_S:
+            raise FollowError(f"topic {missing[0]} is no longer on {self._servers}")
 
     @property
     def ended(self) -> bool:
@@ -77,7 +106,7 @@ class Follower:
         settled = asyncio.get_running_loop().time() - self._ended_at
         return self._stream is not None or settled >= CALL_SETTLES_S
 
-    def _decode(self, record: ConsumerRecord) -> Event | None:
+    def _decode(self, record: ConsumerRecord) -> Told | None:
         """The event, if it is wanted."""
         if self._key is not None and record.key != self._key:
             return None
@@ -93,21 +122,22 @@ class Follower:
             named = head.call_id if head.call_id is not None else head.stream.rpartition("/")[0]
             if self._call not in (named, head.stream):
                 return None
-        return event
+        stamp = next((value for key, value in record.headers if key == HEADER_INPUT_TIMESTAMP), b"")
+        return Told(event, int(stamp) if stamp.isdigit() else None)
 
     def _is_new(self, event: Event) -> bool:
         """Whether the event was not told before; a worker that starts again may publish finals twice."""
         head = event.head
         place = _first_offset(head.id), head.number
-        if place <= self._told.get(head.stream, (-1, -1)):
+        if place <= self._last.get(head.stream, (-1, -1)):
             return False
         if isinstance(event, Partial):
             self._open.add(head.stream)
             return True
-        self._told[head.stream] = place
-        self._told.move_to_end(head.stream)
-        if len(self._told) > REMEMBERED:
-            self._told.popitem(last=False)
+        self._last[head.stream] = place
+        self._last.move_to_end(head.stream)
+        if len(self._last) > REMEMBERED:
+            self._last.popitem(last=False)
         if isinstance(event, StreamEnd) and event.reason != "restarted":
             self._open.discard(head.stream)
             self._ended_at = asyncio.get_running_loop().time()
@@ -130,10 +160,10 @@ class Follower:
             async with asyncio.timeout(self._start_timeout):
                 await self._consumer.start()
                 await self._assign()
+                self._seen_at = asyncio.get_running_loop().time()
         except (TimeoutError, KafkaError, OSError) as error:
             await self._stop()
-            why = f"no answer in {self._start_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-            raise FollowError(f"cannot reach Kafka at {self._servers}: {why}") from error
+            raise FollowError(unreachable(self._servers, error, self._start_timeout)) from error
         except BaseException:
             await self._stop()
             raise

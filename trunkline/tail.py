@@ -10,11 +10,12 @@ import select
 import signal
 import sys
 
+from producer.output import mute, say, terminal
 from trunkline.follow import Follower, FollowError
-from trunkline.view import View, choose
+from trunkline.view import JsonLines, Lines, Terminal, View
 from wire import Topics, WireError
 
-OK, NO_KAFKA, USAGE = 0, 1, 2
+OK, FAILED, USAGE = 0, 1, 2
 
 EPILOG = """\
 On a terminal the words being recognised are overwritten in place until they are final; elsewhere each event is a
@@ -22,7 +23,7 @@ line. Finals are read as read_committed shows them, each event once.
 
 exit codes:
   0    with --until-end: the stream or the call has ended. Also when the reader of a pipe has gone
-  1    Kafka was not reached, or a topic is missing
+  1    Kafka was not reached or cannot be read, a topic is missing or was deleted, or the output cannot be written
   2    wrong usage
   130  ended by Ctrl-C, 143 by SIGTERM
 
@@ -38,26 +39,33 @@ def main(argv: list[str]) -> int:
     """Run the command with its arguments; return its exit code."""
     parser = _parser()
     options = parser.parse_args(argv)
+    if "" in (options.stream, options.call):
+        parser.error("an id has at least one character")
     if options.until_end and not (options.stream or options.call):
         parser.error("--until-end needs --stream or --call")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("aiokafka", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if sys.stdout is None:
+        say("trunkline tail: standard output is closed")
+        return FAILED
     ended_by: list[int] = []
     try:
         asyncio.run(_follow(options, ended_by))
     except asyncio.CancelledError:
         return 128 + ended_by[0]
-    except BrokenPipeError:
-        # Python flushes standard output once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+    except OSError as error:  # Kafka's are FollowErrors
+        mute(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return OK
+        say(f"trunkline tail: standard output: {error.strerror}")
+        return FAILED
     except WireError as error:
-        print(f"trunkline tail: {error}", file=sys.stderr)
+        say(f"trunkline tail: {error}")
         return USAGE
     except FollowError as error:
-        print(f"trunkline tail: {error}", file=sys.stderr)
-        return NO_KAFKA
+        say(f"trunkline tail: {error}")
+        return FAILED
     return OK
 
 
@@ -71,7 +79,8 @@ async def _follow(options: argparse.Namespace, ended_by: list[int]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    partials = sys.stdout.isatty() and not options.json if options.partials is None else options.partials
+    console = None if options.json else terminal()
+    partials = console is not None if options.partials is None else options.partials
     follower = Follower(
         options.bootstrap_servers,
         Topics(final=options.final_topic, partial=options.partial_topic),
@@ -83,8 +92,8 @@ async def _follow(options: argparse.Namespace, ended_by: list[int]) -> None:
     async with follower:
         what = f"stream {options.stream}" if options.stream else f"call {options.call}" if options.call else "all calls"
         since = "from the topic's beginning" if options.from_beginning else "from now on"
-        print(f"following {what} {since}", file=sys.stderr, flush=True)
-        view = choose(options.json)
+        say(f"following {what} {since}")
+        view = JsonLines() if options.json else Terminal(console) if console else Lines()
         try:
             await _show(follower, view, options.until_end)
         finally:
@@ -96,8 +105,8 @@ async def _show(follower: Follower, view: View, until_end: bool) -> None:
     hangup = select.poll()
     hangup.register(sys.stdout.fileno(), 0)
     while True:
-        for event in await follower.next(0.25):
-            view.show(event)
+        for told in await follower.next(0.25):
+            view.show(told.event)
         if until_end and follower.ended:
             return
         # `tail | head -1` should end when head does, not with the next event

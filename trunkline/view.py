@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from producer.output import printable
 from trunkline.follow import Event
 from wire import Gap, Marker, Partial, StreamEnd, Utterance
 from wire.events import Head
@@ -125,19 +125,6 @@ def time(ms: int) -> str:
     return (f"{hours}:{minutes:02}" if hours else f"{minutes}") + f":{rest / 1000:05.2f}"
 
 
-def printable(text: str) -> str:
-    """Without control characters: ids and texts come from others, and a terminal would obey them."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def _color(head: Head) -> str:
     colors = ("cyan", "green", "magenta", "blue", "bright_cyan", "bright_green")
     return colors[sum(head.stream.encode()) % len(colors)]
-
-
-def choose(as_json: bool, console: Console | None = None) -> View:
-    """The view for standard output as it is."""
-    if as_json:
-        return JsonLines()
-    console = console or Console(file=sys.stdout)
-    return Terminal(console) if console.is_terminal else Lines()

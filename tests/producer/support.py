@@ -3,11 +3,27 @@
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+import soundfile
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from wire.codec import decode_key, decode_record
 from wire.records import Audio, End, Record
+
+
+def pcm(samples: int, seed: int = 0) -> bytes:
+    """Noise of 16 bits."""
+    return np.random.default_rng(seed).integers(-32768, 32768, samples).astype("<i2").tobytes()
+
+
+def damaged_flac(path: Path) -> None:
+    """Ten seconds at 8 kHz, with a hole of zeros in the middle of its bytes."""
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 80_000), 8000)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
+    path.write_bytes(data)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """Files in, blocks out; samples to payload bytes."""
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
 
 from producer.audio import AudioFile, UnsupportedAudio, find
 from producer.encode import encode
+from tests.producer.support import damaged_flac
 from wire.records import SAMPLE_RATES
 
 RNG = np.random.default_rng(0)
@@ -20,7 +23,6 @@ def test_16_bit_values_come_through_exactly_block_by_block(tmp_path, name, subty
     soundfile.write(tmp_path / name, written, 16000, subtype=subtype)
     with AudioFile(tmp_path / name, "pcm_s16le") as file:
         assert (file.sample_rate, file.channels, file.frames) == (16000, 2, 2500)
-        assert file.seconds == 2500 / 16000
         blocks = list(file.blocks(1000))
     assert [tuple(map(len, block)) for block in blocks] == [(2000, 2000), (2000, 2000), (1000, 1000)]
     assert joined(blocks) == [sound[:, channel].astype("<i2").tobytes() for channel in range(2)]
@@ -79,10 +81,13 @@ def test_g711_in_wav_comes_through_byte_by_byte_even_what_decodes_to_the_same(tm
 
 def test_floats_that_are_no_numbers_are_refused_by_name(tmp_path):
     sound = np.zeros(30_000, np.float32)
-    sound[20_000] = np.nan
+    sound[20_000] = np.nan  # in the third second
     soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="FLOAT")
     for encoding in (None, "pcm_s16le"):
-        with AudioFile(tmp_path / "a.wav", encoding) as file, pytest.raises(UnsupportedAudio, match=r"a\.wav.* nan"):
+        with (
+            AudioFile(tmp_path / "a.wav", encoding) as file,
+            pytest.raises(UnsupportedAudio, match=r"a\.wav: .*sample 20000 is nan"),
+        ):
             list(file.blocks(800))
 
 
@@ -100,19 +105,39 @@ def test_a_rate_outside_the_contract_is_refused_by_name(tmp_path):
 
 def test_what_is_no_audio_is_refused_by_name(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"no audio at all")
-    for path in (tmp_path / "a.wav", tmp_path / "missing.wav"):
+    os.mkfifo(tmp_path / "pipe.wav")  # opening it would wait for a writer
+    for path in (tmp_path / "a.wav", tmp_path / "missing.wav", tmp_path / "pipe.wav", tmp_path):
         with pytest.raises(UnsupportedAudio, match=path.name):
             AudioFile(path)
 
 
 def test_a_damaged_file_is_an_error_not_an_early_end(tmp_path):
-    soundfile.write(tmp_path / "a.flac", RNG.normal(0, 0.1, 80_000), 8000)
-    data = bytearray((tmp_path / "a.flac").read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
-    (tmp_path / "a.flac").write_bytes(data)
+    damaged_flac(tmp_path / "a.flac")
     with AudioFile(tmp_path / "a.flac") as file, pytest.raises(UnsupportedAudio, match=r"a\.flac"):
         for _ in file.blocks(800):
             pass
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW"])
+def test_a_wav_that_is_cut_off_is_read_with_a_warning(tmp_path, subtype):
+    soundfile.write(tmp_path / "a.wav", RNG.normal(0, 0.1, (80_000, 2)), 8000, subtype=subtype)
+    data = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(data[: len(data) // 2])
+    with AudioFile(tmp_path / "cut.wav") as file, AudioFile(tmp_path / "a.wav") as whole:
+        assert 39_000 < file.frames < 40_000
+        assert file.warning.endswith("cut.wav: cut short: 49 % of the audio that its header promises is there")
+        assert whole.warning == ""
+
+
+@pytest.mark.parametrize("length", [0x7FFF_F000, 0x7FFF_FFFF, 0xFFFF_FFFF])
+def test_a_wav_that_was_written_to_a_pipe_is_whole(tmp_path, length):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    for at in (4, 40):  # of the file and of its audio; nobody could go back and write them
+        data[at : at + 4] = length.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(data)
+    with AudioFile(tmp_path / "a.wav") as file:
+        assert (file.frames, file.warning) == (8000, "")
 
 
 def test_directories_stand_for_the_audio_below_them(tmp_path):

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from deploy.kafka import LocalKafka
 from producer import Call, DeliveryError, Producer, ProducerError, StereoCall, channels
 from tests.conftest import PARTITIONS
-from tests.producer.support import payload, read_all, streams
+from tests.producer.support import payload, pcm, read_all, streams
 from wire.fields import WireError
 from wire.records import Audio, Flush, Options, Start
 from wire.topics import Topics, specs
@@ -19,10 +19,6 @@ from worker.ingest import topics as admin
 from worker.stream.pcm import decode
 
 pytestmark = pytest.mark.kafka
-
-
-def pcm(samples: int, seed: int = 0) -> bytes:
-    return np.random.default_rng(seed).integers(-32768, 32768, samples).astype("<i2").tobytes()
 
 
 def test_a_call_is_start_audio_flush_end_with_all_that_was_said(kafka, topics):

@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from producer import Call, DeliveryError, Producer, StereoCall
 from tests.producer.broker import standing_still, topics_on
-from tests.producer.support import payload, read_all, streams, without_repeats
+from tests.producer.support import payload, pcm, read_all, streams, without_repeats
 from wire.records import Audio, End, Start
 from wire.topics import Topics, specs
 from worker.ingest import topics as admin
@@ -26,10 +26,6 @@ STEP = RATE // 10
 def topics(broker):
     with topics_on(broker) as names:
         yield names
-
-
-def pcm(samples: int, seed: int = 0) -> bytes:
-    return np.random.default_rng(seed).integers(-32768, 32768, samples).astype("<i2").tobytes()
 
 
 async def until(holds, timeout_s: float = 20) -> None:

@@ -1,5 +1,6 @@
 """What the commands say and do when the broker stands still, dies and comes back."""
 
+import asyncio
 import re
 import signal
 import subprocess
@@ -7,10 +8,12 @@ import time
 
 import pytest
 
+from bench.producer_cost import feed, held
 from tests.producer.broker import standing_still, topics_on
-from tests.producer.support import payload, read_all, streams
+from tests.producer.support import payload, pcm, read_all, streams
 from tests.producer.tailing import Tail, Worker, ended, said
 from tests.producer.test_cli import CALLS, COMMAND, ROOT
+from wire.records import Audio
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -112,6 +115,54 @@ def test_a_second_interrupt_stops_at_once(broker, topics):
         assert process.stderr.read().splitlines()[-1] == "interrupted twice: calls may lack their end"
     finally:
         process.kill()
+
+
+def test_what_was_dropped_is_not_called_confirmed_and_the_code_is_1(broker, topics):
+    process = subprocess.Popen(
+        [
+            *(*COMMAND, "--raw", "--channels", "2", "--when-full", "drop", "--queue-mb", "1", "-"),
+            *("--bootstrap-servers", broker.bootstrap_servers, "--topic", topics.audio),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    second = pcm(2 * 8000)
+    try:
+        process.stdin.write(2 * second)
+        process.stdin.flush()
+        some_audio(broker, topics, process)
+        with standing_still(broker):
+            process.stdin.write(88 * second)
+            process.stdin.flush()
+            time.sleep(1)
+        stdout, stderr = (text.decode() for text in process.communicate(timeout=60))
+    finally:
+        process.kill()
+    there = min(
+        sum(len(record.payload) for record in records if isinstance(record, Audio)) / 16000
+        for records in streams(broker.bootstrap_servers, topics.audio).values()
+    )
+    assert 20 < there < 80
+    ended, total = stdout.splitlines()
+    assert ended == f"stdin: {there:.1f} of 90.0 s confirmed, {90 - there:.1f} s dropped"
+    assert total.endswith(": 1 calls lack audio")
+    assert f"stdin: {90 - there:.1f} s of audio were dropped, since the queue was full" in stderr
+    assert process.returncode == 1
+
+
+def test_a_bench_counts_the_time_until_a_record_is_confirmed(broker, topics):
+    async def measure():
+        feeding = asyncio.create_task(feed("library", broker.bootstrap_servers, topics.audio, 2, 2))
+        await asyncio.sleep(1.5)
+        with standing_still(broker):
+            await asyncio.sleep(1)
+        return await feeding
+
+    row = asyncio.run(measure())
+    assert 600 < row["late_p99_ms"] < 2000
+    assert not held(row, 100)
 
 
 def test_tail_goes_on_when_the_broker_is_back(broker, topics):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import soundfile
 
 from producer.client import Producer
 from producer.play import Source, Style, play, sources
-from tests.producer.support import payload, read_all, streams
+from tests.producer.support import damaged_flac, payload, read_all, streams
 from wire.fields import WireError
 from wire.records import Audio
 
@@ -86,10 +87,7 @@ def test_encoding_and_chunk_size_are_choices(kafka, topics, files):
 
 def test_a_file_that_breaks_in_the_middle_ends_its_own_call_only(kafka, topics, files, tmp_path):
     bad = tmp_path / "bad.flac"
-    soundfile.write(bad, RNG.normal(0, 0.1, 80_000), 8000)
-    data = bytearray(bad.read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
-    bad.write_bytes(data)
+    damaged_flac(bad)
     good = list(files)[1]
     broken, whole = run(kafka, topics, [Source("bad", bad), Source("good", good)], Style(speed=None))
     assert "bad.flac" in str(broken.error)
@@ -97,6 +95,47 @@ def test_a_file_that_breaks_in_the_middle_ends_its_own_call_only(kafka, topics, 
     found = streams(kafka, topics.audio)
     assert 0 < len(payload(found["bad"])) < 160_000
     assert payload(found["good"]) == files[good].tobytes()
+
+
+class Trap(Source):
+    """A file that nobody foresaw."""
+
+    def open(self, encoding=None):
+        sound = super().open(encoding)
+        blocks = sound.blocks
+
+        def broken(frames):
+            yield from islice(blocks(frames), 3)
+            raise ZeroDivisionError("unforeseen")
+
+        sound.blocks = broken
+        return sound
+
+
+def test_an_error_that_nobody_foresaw_ends_its_own_call_only_and_is_told_with_its_place(kafka, topics, files, caplog):
+    stereo, mono = files
+    calls = [Trap("bad", mono), Source("good", stereo)]
+    broken, whole = run(kafka, topics, calls, Style(speed=8))
+    assert isinstance(broken.error, ZeroDivisionError)
+    assert whole.error is None
+    assert "in broken" in caplog.text
+    found = streams(kafka, topics.audio)
+    assert payload(found["bad"]) == files[mono][:4800].tobytes()
+    assert payload(found["good/1"]) == files[stereo][:, 1].tobytes()
+
+
+def test_a_display_that_fails_ends_no_call(kafka, topics, files, caplog):
+    shown = []
+
+    def show(progress):
+        shown.append(progress)
+        raise OSError("no more room")
+
+    results = run(kafka, topics, sources(list(files)), Style(speed=None), show)
+    assert [result.error for result in results] == [None, None]
+    assert len(shown) == 1
+    assert caplog.text.count("OSError: no more room") == 1
+    assert payload(streams(kafka, topics.audio)["alone"]) == list(files.values())[1].tobytes()
 
 
 def test_ids_and_values_outside_the_contract_stop_it_before_anything_is_sent(kafka, topics, files):

@@ -1,5 +1,6 @@
 """Raw samples from files and standard input through `trunkline produce`."""
 
+import os
 import pty
 import signal
 import subprocess
@@ -42,8 +43,30 @@ def test_a_pipe_by_name_is_refused_with_the_way_to_read_it(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UnsupportedAudio, match=str(path)):
             RawFile(path, RawFormat())
-    with pytest.raises(UnsupportedAudio, match="- < /dev/null"):
-        RawFile(Path("/dev/null"), RawFormat())
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/null"), tmp_path / "pipe"):
+        with pytest.raises(UnsupportedAudio, match=f"- < {path}"):
+            RawFile(path, RawFormat())
+
+
+def test_floats_that_are_no_numbers_are_refused_by_name(tmp_path):
+    sound = np.zeros((20_000, 2), "<f4")
+    sound[17_000, 1] = np.inf
+    sound.tofile(tmp_path / "a")
+    with RawFile(tmp_path / "a", RawFormat("pcm_f32le", 8000, 2)) as file:
+        with pytest.raises(UnsupportedAudio, match="a: audio's sample 17000 is inf"):
+            list(file.blocks(800))
+
+
+@pytest.mark.kafka
+def test_floats_on_standard_input_that_are_no_numbers_end_the_call(kafka, topics):
+    sound = np.zeros(30_000, "<f4")
+    sound[25_000] = np.nan
+    process = produce(kafka, topics, "--raw", "--encoding", "pcm_f32le", stdin=subprocess.PIPE)
+    _, stderr = process.communicate(sound.tobytes(), timeout=60)
+    assert process.returncode == 1
+    assert stderr.decode().startswith("stdin: -: audio's sample 25000 is nan")
+    assert set(payload(streams(kafka, topics.audio)["stdin"], 4)) <= {0}  # ended, with what came before
 
 
 @pytest.mark.kafka
@@ -150,6 +173,7 @@ def test_a_terminal_is_no_audio():
         (["--raw", "missing.ul"], "missing.ul: no such file"),
         (["a.wav", "b.wav", "--call-id", "x"], "--call-id is for a single call"),
         (["a.wav", "--delivery-timeout", "0"], "'0' is not a positive number"),
+        (["a.wav", "--call-id", ""], "--call-id has at least one character"),
         (["a.wav", "--queue-mb", "0"], "'0' is not a whole number"),
     ],
 )

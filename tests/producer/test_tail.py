@@ -220,10 +220,13 @@ def test_a_missing_topic_is_exit_1_and_names_it(kafka):
     ("arguments", "code", "message"),
     [
         (["--bootstrap-servers", "127.0.0.1:1"], 1, "cannot reach Kafka at 127.0.0.1:1"),
+        (["--bootstrap-servers", "nohost.invalid:1"], 1, "nohost.invalid:1: no connection to any broker there\n"),
         (["--bootstrap-servers", "no port"], 1, "cannot reach Kafka at no port"),
         (["--until-end"], 2, "--until-end needs --stream or --call"),
         (["--stream", "a", "--call", "b"], 2, "not allowed with"),
         (["--stream", "x" * 300], 2, "at most 256"),
+        (["--stream", ""], 2, "an id has at least one character"),
+        (["--call", ""], 2, "an id has at least one character"),
         (["--help"], 0, ""),
     ],
 )
