@@ -5,6 +5,7 @@ the table says from where on: they have not been taken. When there is room, they
 resume point by a reader of their own, until it has caught up with the partition.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A name's streams. Records before `taken` had been taken. `oldest`: Kafka timestamp, ms, of what waits."""
+    """A name's streams. Records before `taken` had been taken; seconds of their audio that wait: `audio`.
+
+    oldest: Kafka timestamp, ms, of what waits.
+    """
 
     rows: Sequence[Row]
     taken: int
     oldest: int | None
+    audio: float
 
     @property
     def resumes(self) -> int:
@@ -130,6 +135,7 @@ class Parking:
         self._topic = topic
         self._metrics = metrics
         self._parked: dict[str, Parked] = {}  # those on their way back included
+        self._passed: Counter[str] = Counter()  # records of each name since
         self._returning: ReadAgain | None = None
         self._letters: list[Letter] = []
         self._written = dict(replay.deferred)  # as the table has them
@@ -149,10 +155,18 @@ class Parking:
         """Kafka timestamps of what waits, one a name."""
         return [parked.oldest for parked in self._parked.values() if parked.oldest is not None]
 
-    def park(self, name: str, oldest: int | None) -> None:
+    def audio(self, mean: float) -> float:
+        """Seconds of audio that wait, if a record holds `mean`; of names on their way back, all that waited."""
+        return sum(parked.audio for parked in self._parked.values()) + mean * self._passed.total()
+
+    def pass_over(self, name: str) -> None:
+        """A record of this name has come, and is left for later."""
+        self._passed[name] += 1
+
+    def park(self, name: str, oldest: int | None, audio: float) -> None:
         """Forget the streams of this name until there is room."""
         rows = self._streams.park(name)
-        self._parked[name] = Parked(rows, self._home.next_offset, oldest)
+        self._parked[name] = Parked(rows, self._home.next_offset, oldest, audio)
         self._letters += [
             Letter(self._topic, row_key(r.stream, self._home.number, r.first_offset), encode_row(r)) for r in rows
         ]
@@ -174,6 +188,7 @@ class Parking:
             return False
         for name in returning.names:
             self._parked.pop(name)
+            self._passed.pop(name, None)
         for live in self._streams.live:
             if live.partition is returning:
                 live.join(self._home)
