@@ -115,12 +115,12 @@ def draw(panels: Sequence[dict[str, Any]], found: dict[str, list[Sample]], times
     rows = math.ceil(len(graphs) / COLUMNS)
     figure = Figure(figsize=(16, 2.4 + 3.35 * rows), dpi=110, facecolor="white")
     parts = figure.add_gridspec(
-        2, 1, height_ratios=[0.95, 3.35 * rows], hspace=0.10, left=0.035, right=0.985, top=0.945, bottom=0.055
+        2, 1, height_ratios=[0.95, 3.35 * rows], hspace=0.10, left=0.035, right=0.985, top=0.945, bottom=0.085
     )
     tiles = parts[0].subgridspec(1, len(numbers), wspace=0.08)
     for index, panel in enumerate(numbers):
         _tile(figure.add_subplot(tiles[index]), panel, found, times)
-    grid = parts[1].subgridspec(rows, COLUMNS, hspace=0.68, wspace=0.14)
+    grid = parts[1].subgridspec(rows, COLUMNS, hspace=0.62, wspace=0.16)
     for index, panel in enumerate(graphs):
         _graph(figure.add_subplot(grid[index // COLUMNS, index % COLUMNS]), panel, found, times)
     figure.text(0.035, 0.977, "Trunkline: service", fontsize=17, weight="bold", color=INK, va="center")
@@ -137,7 +137,7 @@ def _tile(axes: Axes, panel: dict[str, Any], found: dict[str, list[Sample]], tim
     assert all(math.isfinite(value) for value in values), panel["title"]
     axes.fill_between(moments, values, color=COLOURS[0], alpha=0.15, linewidth=0)
     axes.plot(moments, values, color=COLOURS[0], linewidth=0.8, alpha=0.6)
-    axes.set_ylim(0, max(values) * 1.9 or 1)
+    axes.set_ylim(0, max(values) * 3.2 or 1)
     axes.set_xlim(moments[0], moments[-1])
     axes.set_xticks([])
     axes.set_yticks([])
