@@ -237,11 +237,6 @@ class Scheduler:
                 else:
                     self._offer(feed)
 
-    def _vacancies(self) -> int:
-        idle = sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
-        waiting = sum(1 for feed in self._feeds if feed.slot is None and feed.queued and not feed.silent)
-        return len(self._free) + idle - waiting
-
     def _offer(self, feed: Feed) -> None:
         if feed.in_flight or feed.queued or feed.dropped:
             return
@@ -322,3 +317,8 @@ class Scheduler:
             self._free.append(feed.slot)
             feed.slot = None
             self._changed.notify()
+
+    def _vacancies(self) -> int:
+        idle = sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
+        waiting = sum(1 for feed in self._feeds if feed.slot is None and feed.queued and not feed.silent)
+        return len(self._free) + idle - waiting

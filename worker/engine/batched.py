@@ -104,18 +104,18 @@ class BatchedEngine(ABC):
         mels = self._listen(rows, slots, index, length, fresh)
         listened = time.perf_counter()
         encoded, emitted = self._encode(mode, rows, slots, index, mels, fresh)
-        encoding = time.perf_counter()
+        encoded_at = time.perf_counter()
         self.calls["decoder"] += 1
         tokens = self._decoders[mode.decoder](encoded, self._to_device(emitted), index, self._arenas)
+        self.seconds["features"] += listened - began
+        self.seconds["encoder"] += encoded_at - listened
+        self.seconds["decoder"] += time.perf_counter() - encoded_at
         before = self._counters["frames"][slots]
         self._counters["frames"][slots] = before + emitted
         for result, first, count in zip(tokens, before.tolist(), emitted.tolist(), strict=True):
             result.frames = [first + frame for frame in result.frames]
             result.heard = first + count
         self._reset([row.slot for row in rows if row.last])
-        self.seconds["features"] += listened - began
-        self.seconds["encoder"] += encoding - listened
-        self.seconds["decoder"] += time.perf_counter() - encoding
         return tokens
 
     def _mode(self, rows: Sequence[Row]) -> Mode:
