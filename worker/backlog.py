@@ -7,14 +7,16 @@ USUAL_S = 0.1
 
 
 class RecordAudio:
-    """Mean seconds in an audio record of one partition, lately."""
+    """Mean seconds in an audio record of one partition, lately. `new`: seconds since they were last counted."""
 
     def __init__(self) -> None:
+        self.new = 0.0
         self._records = 0
         self._seconds = 0.0
 
     def add(self, seconds: float) -> None:
         """A record that holds so much."""
+        self.new += seconds
         self._records += 1
         self._seconds += seconds
         if self._records > 2 * WINDOW:

@@ -66,6 +66,7 @@ class Housekeeping:
             metrics.lag.labels(label).set(_lag(partition, caught_up))
             metrics.lag_audio.labels(label).set(partition.audio_unheard(unread))
             metrics.lag_records.labels(label).set(unread)
+            partition.account()
             if caught_up:
                 partition.end_idle_streams()
             elif not reads:

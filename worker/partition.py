@@ -204,6 +204,7 @@ class Partition:
     def drop(self) -> None:
         """Forget all streams; another worker has them now, or this one begins again."""
         self.dropped = True
+        self.account()
         self._streams.drop()
 
     def park(self, live: LiveStream) -> bool:
@@ -222,6 +223,12 @@ class Partition:
         """Seconds of audio not yet through the engine, given how many records are not read: these are estimated."""
         mean = self._streams.audio.mean
         return self._waiting_s(self._streams.live) + self.parking.audio(mean) + unread * mean
+
+    def account(self) -> None:
+        """Count the audio of what was read since: a counter for each record would cost as much as decoding it."""
+        audio = self._streams.audio
+        new, audio.new = audio.new, 0.0
+        self._metrics.audio_read.inc(new)
 
     def _waiting_s(self, streams: Iterable[LiveStream]) -> float:
         deployment = self._streams.deployment

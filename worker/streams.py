@@ -129,9 +129,7 @@ class Streams:
         self.open.clear()
 
     def _measure(self, session: Session, record: Audio) -> None:
-        seconds = len(record.payload) / session.byte_rate
-        self.audio.add(seconds)
-        self._metrics.audio_read.inc(seconds)
+        self.audio.add(len(record.payload) / session.byte_rate)
 
     def _touch(self, live: LiveStream, nonce: str | None) -> None:
         if not live.session.accepts_nonce(nonce):
