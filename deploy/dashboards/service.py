@@ -133,12 +133,8 @@ def _why() -> list[Panel]:
             "Seconds of waiting audio worked off a second: above 0 the workers catch up.",
             "0 with much waiting: they only just keep up, so add workers.",
             "short",
-            Query(
-                f"clamp_min(-deriv(sum(trunkline_lag_audio_seconds{ours()})[$__rate_interval:5s]), 0)", "catching up"
-            ),
-            Query(
-                f"clamp_min(deriv(sum(trunkline_lag_audio_seconds{ours()})[$__rate_interval:5s]), 0)", "falling behind"
-            ),
+            Query(f"clamp_min(-sum(deriv(trunkline_lag_audio_seconds{ours()}[$__rate_interval])), 0)", "catching up"),
+            Query(f"clamp_min(sum(deriv(trunkline_lag_audio_seconds{ours()}[$__rate_interval])), 0)", "falling behind"),
         ),
         graph(
             "Step time by phase against the deadline",

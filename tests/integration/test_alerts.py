@@ -97,7 +97,7 @@ def test_the_key_queries_return_sensible_numbers_and_nothing_fires(watched: Watc
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_the_queries_of_the_page_on_metrics_are_answered(query: str, watched: Watched) -> None:
-    hurried_query = query.replace("[2m", f"[{WINDOW}").replace(":10s]", ":1s]")
+    hurried_query = query.replace("[2m]", f"[{WINDOW}]")
     found = [float(sample["value"][1]) for sample in watched.prometheus.query(hurried_query)]
     assert found
     assert all(abs(number) < 1000 for number in found), found

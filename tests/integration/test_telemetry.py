@@ -64,7 +64,7 @@ def test_prometheus_scrapes_the_worker(query: Query) -> None:
 
 def test_every_query_of_the_dashboards_is_answered(prometheus: LocalPrometheus, query: Query, service: Service) -> None:
     """With numbers, unless the query shows only what is wrong."""
-    instance = value(query("up > 0")) and query("up > 0")[0]["metric"]["instance"]
+    instance = query("up > 0")[0]["metric"]["instance"]
     time.sleep(3)  # a rate needs some scrapes
     filled = {"$job": JOB, "$instance": instance, "$__rate_interval": "30s"}
     queries = [
@@ -112,7 +112,8 @@ def test_what_was_read_was_heard_and_told(service: Service, calls: Round) -> Non
     worker = service.worker
     time.sleep(1)  # it is counted twice a second
     read = worker.metric("trunkline_audio_read_seconds_total")
-    assert read >= calls.audio_s > 500
+    assert read > 500
+    assert read >= calls.audio_s - 0.001  # a sum of many floats
     ended = worker.metric("trunkline_streams_ended_total")
     assert ended == worker.metric("trunkline_streams_started_total") >= len(calls.heard)
     assert worker.metric("trunkline_events_total", type="end") == ended
