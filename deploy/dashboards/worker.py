@@ -88,7 +88,7 @@ def _engine() -> list[Panel]:
             "Mean of a step's phases as a share of a chunk's duration.",
             "a sum near 1: fewer streams a step (batching.max_batch), a faster device, or a larger look-ahead.",
             "percentunit",
-            Query(f"{phases} / on () group_left () ({steps} * {_gauge('chunk_duration_seconds')})", "{{phase}}"),
+            Query(f"{phases} / on () group_left () ({steps} * max({_gauge('chunk_duration_seconds')}))", "{{phase}}"),
             stacked=True,
         ),
         graph(
