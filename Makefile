@@ -9,10 +9,10 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact mutants lint format typecheck lock bench-calls bench-checkpoints bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean
+.PHONY: help venv demo test long exact dashboards dashboard-picture mutants lint format typecheck lock bench-calls bench-checkpoints bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY) ## make the environment .venv from requirements.lock
 
@@ -39,6 +39,12 @@ SEED ?= $(shell date +%s)
 exact: $(READY) ## random models and sessions against NeMo offline: CASES=5000, SEED= to draw the same again
 	TRUNKLINE_TESTS_CASES=$(CASES) TRUNKLINE_TESTS_SEED=$(SEED) \
 		$(BIN)/python -m pytest tests/engine/test_random_models.py --timeout=0 $(PYTEST_ARGS)
+
+dashboards: $(READY) ## the chart's Grafana dashboards again from deploy/dashboards
+	$(BIN)/python -m deploy.dashboards
+
+dashboard-picture: $(READY) ## docs/dashboard.png: a real Prometheus watches a worker through an overload (4 minutes)
+	$(BIN)/python -m bench.dashboard
 
 mutants: $(READY) ## deliberate faults, one at a time: the tests must catch each; MUTANTS= names some
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)

@@ -25,6 +25,7 @@ PARTITIONS = 4
 TOGETHER = {
     "integration/test_delivery": "delivery",
     "integration/test_group": "delivery",
+    "integration/test_alerts": "delivery",
     "integration/": "integration",
 }
 

@@ -134,6 +134,10 @@ def test_a_call_from_start_to_end():
     assert harness.scheduler.occupancy().active == len(harness.scheduler._feeds) == 0
     assert harness.count("records_read_total") == 11
     assert harness.count("streams_started_total") == 1
+    harness.partition.account()
+    assert harness.count("audio_read_seconds_total") == pytest.approx(0.8)
+    assert harness.count("streams_ended_total", reason="end") == 1
+    assert [harness.count("events_total", type=name) for name in ("utterance", "marker", "gap", "end")] == [2, 1, 0, 1]
 
 
 def test_a_start_sent_again_is_ignored():

@@ -5,6 +5,7 @@ the table says from where on: they have not been taken. When there is room, they
 resume point by a reader of their own, until it has caught up with the partition.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A name's streams. Records before `taken` had been taken. `oldest`: Kafka timestamp, ms, of what waits.
+    """A name's streams. Records before `taken` had been taken; seconds of their audio that wait: `audio`.
 
-    `began`: monotonic time at which this worker first had them.
+    oldest: Kafka timestamp, ms, of what waits. began: monotonic time at which this worker first had them.
     """
 
     rows: Sequence[Row]
     taken: int
     oldest: int | None
+    audio: float
     began: float
 
     @property
@@ -138,6 +140,7 @@ class Parking:
         self._topic = topic
         self._metrics = metrics
         self._parked: dict[str, Parked] = {}  # those on their way back included
+        self._passed: Counter[str] = Counter()  # records of each name since
         self._returning: ReadAgain | None = None
         self._letters: list[Letter] = []
         self._written = dict(replay.deferred)  # as the table has them
@@ -157,11 +160,19 @@ class Parking:
         """Kafka timestamps of what waits, one a name."""
         return [parked.oldest for parked in self._parked.values() if parked.oldest is not None]
 
-    def park(self, name: str, oldest: int | None) -> None:
+    def audio(self, mean: float) -> float:
+        """Seconds of audio that wait, if a record holds `mean`; of names on their way back, all that waited."""
+        return sum(parked.audio for parked in self._parked.values()) + mean * self._passed.total()
+
+    def pass_over(self, name: str) -> None:
+        """A record of this name has come, and is left for later."""
+        self._passed[name] += 1
+
+    def park(self, name: str, oldest: int | None, audio: float) -> None:
         """Forget the streams of this name until there is room."""
         began = min(live.began for live in self._streams.live if live.row.stream == name)
         rows = self._streams.park(name)
-        self._parked[name] = Parked(rows, self._home.next_offset, oldest, began)
+        self._parked[name] = Parked(rows, self._home.next_offset, oldest, audio, began)
         self._letters += [
             Letter(self._topic, row_key(r.stream, self._home.number, r.first_offset), encode_row(r)) for r in rows
         ]
@@ -186,6 +197,7 @@ class Parking:
                 live.join(self._home, self._parked[live.row.stream].began)
         for name in returning.names:
             self._parked.pop(name)
+            self._passed.pop(name, None)
         self._returning = None
         return True
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from wire.codec import decode_key, decode_record, reject
+from wire.events import Gap, Marker, Partial, StreamEnd, Utterance
 from wire.fields import WireError
 from worker.delivery.ledger import Batch, Letter
 from worker.delivery.outbox import Outbox
@@ -30,11 +31,15 @@ from worker.settings import KafkaSettings
 from worker.stream.segment import Source
 from worker.streams import Streams
 from worker.telemetry.metrics import Metrics
+from worker.transcript.transcriber import Told
 
 if TYPE_CHECKING:
     from worker.state.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
+
+# Of an event, in metrics.
+TYPES = {Utterance: "utterance", Marker: "marker", Gap: "gap", StreamEnd: "end", Partial: "partial"}
 
 
 class Partition:
@@ -99,6 +104,7 @@ class Partition:
         try:
             stream = decode_key(key)
             if stream in self.parking:
+                self.parking.pass_over(stream)
                 return  # read again when there is room
             usable = key
             again = self._replay.knows(stream, offset)
@@ -131,12 +137,22 @@ class Partition:
             return
         told = live.hear(tokens, last)
         if told:
+            self._count(told)
             self.outbox.told(live.row.stream, told)
             self._streams.changed.add(live)
         if last and not live.segments:
             self._told.append(self._streams.complete(live))
             if live.row.checkpoint is not None:
                 self._superseded.append(live.row.checkpoint.key)
+
+    def _count(self, told: Iterable[Told]) -> None:
+        for item in told:
+            event = item.event
+            self._metrics.events.labels(TYPES[type(event)]).inc()
+            if isinstance(event, Gap):
+                self._metrics.gaps.inc((event.end - event.start) / 1000)
+            elif isinstance(event, StreamEnd):
+                self._metrics.ended.labels(event.reason).inc()
 
     def collect(self) -> Batch | None:
         """All that is new since the last batch, and the offset that it allows; None if nothing is new."""
@@ -197,19 +213,36 @@ class Partition:
     def drop(self) -> None:
         """Forget all streams; another worker has them now, or this one begins again."""
         self.dropped = True
+        self.account()
         self._streams.drop()
 
     def park(self, live: LiveStream) -> bool:
         """Forget a stream's audio and state until there is room; it is read again then. False if it may not be."""
         if self.replaying or live.partition is not self:
             return False
-        self.parking.park(live.row.stream, live.oldest_unheard())
+        self.parking.park(live.row.stream, live.oldest_unheard(), self._waiting_s([live]))
         return True
 
     def oldest_unheard(self) -> int | None:
         """Kafka timestamp, ms, of the oldest record not yet through the engine."""
         times = (live.oldest_unheard() for live in self._streams.live)
         return min([*(t for t in times if t is not None), *self.parking.oldest], default=None)
+
+    def audio_unheard(self, unread: int) -> float:
+        """Seconds of audio not yet through the engine, given how many records are not read: these are estimated."""
+        mean = self._streams.audio.mean
+        return self._waiting_s(self._streams.live) + self.parking.audio(mean) + unread * mean
+
+    def account(self) -> None:
+        """Count the audio of what was read since: a counter for each record would cost as much as decoding it."""
+        audio = self._streams.audio
+        new, audio.new = audio.new, 0.0
+        self._metrics.audio_read.inc(new)
+
+    def _waiting_s(self, streams: Iterable[LiveStream]) -> float:
+        deployment = self._streams.deployment
+        samples = deployment.scheduler.waiting(live.feed for live in streams)
+        return samples / deployment.engine.geometry.sample_rate
 
     def _letter(self, row: Row | EndedRow) -> Letter:
         return Letter(self._topic, row_key(row.stream, self.number, row.first_offset), encode_row(row))

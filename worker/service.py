@@ -16,13 +16,15 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from worker.admission import Admission
+from worker.batching.feed import SAMPLE_BYTES
 from worker.batching.runner import Done, Runner
 from worker.batching.scheduler import Scheduler
 from worker.delivery.committer import Committer
 from worker.delivery.ledger import Aborted, Ledger, Lost, PlainLedger, TransactionalLedger
 from worker.delivery.outbox import Outbox
 from worker.delivery.partials import Partials
-from worker.engine.interface import Engine
+from worker.engine.interface import Engine, Mode
+from worker.housekeeping import Housekeeping
 from worker.ingest import assignment
 from worker.ingest.assignment import Restored
 from worker.ingest.ownership import Holding
@@ -32,12 +34,14 @@ from worker.partition import Partition
 from worker.settings import Settings
 from worker.starting import StartError, check_topics, load_unless, make_store
 from worker.state.checkpointer import Checkpointer, Pace
+from worker.state.measured import MeasuredStore
+from worker.telemetry.build import build_info
+from worker.telemetry.kafka import observe
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.server import TelemetryServer
 
 log = logging.getLogger(__name__)
 
-HOUSEKEEPING_S = 0.5
 LEAVE_S = 2.0  # to leave the group, at least
 # The event loop or the model's thread standing still for so long is a fault, not load: a step takes seconds at most.
 HEARTBEAT_TIMEOUT_S = 60.0
@@ -50,9 +54,11 @@ class Service:
         self._settings = settings
         self._client = {"bootstrap_servers": settings.kafka.bootstrap_servers}
         self._metrics = Metrics()
+        self._metrics.build.info(build_info())
+        self._metrics.ready.set_function(lambda: self._starting is None)
         self._starting: str | None = "starting"
-        self._beat = time.monotonic()
         self._runner: Runner | None = None
+        self._housekeeping: Housekeeping | None = None
 
     async def run(self) -> int:
         """Start, work until SIGTERM or a fault, drain. Raises StartError, UnsupportedModel."""
@@ -70,13 +76,11 @@ class Service:
         settings = self._settings
         loop = asyncio.get_running_loop()
         await check_topics(settings.kafka, self._client)
-        store = make_store(settings.state)
+        store = MeasuredStore(make_store(settings.state), self._metrics)
         self._starting = "loading the model"
         loaded = await load_unless(stop, settings)
         engine, mode = loaded.engine, loaded.mode
-        described = {"id": engine.info.model_id, "look_ahead": str(mode.look_ahead), "decoder": mode.decoder}
-        self._metrics.model.info(described)
-        self._metrics.slots.set(engine.slots)
+        self._describe(engine, mode)
         scheduler = Scheduler(
             engine.info.geometry,
             settings.batching.slots,
@@ -115,6 +119,7 @@ class Service:
             ) from None
         self._runner.start()
         self._starting = None
+        self._housekeeping = Housekeeping(reader, scheduler, checkpointer, engine, self._metrics)
         log.info("ready: %s", engine.info.model_id)
 
         def live_streams() -> list[LiveStream]:
@@ -131,7 +136,7 @@ class Service:
             sending,
             admitting,
             admission.fault,
-            asyncio.create_task(self._housekeeping(reader, scheduler, checkpointer, engine), name="housekeeping"),
+            asyncio.create_task(self._housekeeping.run(), name="housekeeping"),
             failed,
         ]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -194,11 +199,18 @@ class Service:
 
         async def restore(consumer: AIOKafkaConsumer, place: TopicPartition) -> Restored:
             def ledger(number: int) -> Ledger:
+                made: Ledger
                 if kafka.delivery == "exactly_once":
-                    return TransactionalLedger(kafka, self._client, number)
-                return PlainLedger(kafka, self._client, number, consumer)
+                    made = TransactionalLedger(kafka, self._client, number)
+                else:
+                    made = PlainLedger(kafka, self._client, number, consumer)
+                observe(made.client, metrics)
+                return made
 
-            return await assignment.restore(place, consumer, kafka, self._client, ledger, checkpointer)
+            began = time.monotonic()
+            restored = await assignment.restore(place, consumer, kafka, self._client, ledger, checkpointer)
+            metrics.restore.observe(time.monotonic() - began)
+            return restored
 
         def hold(number: int, restored: Restored) -> Holding:
             outbox = Outbox(number, kafka.topics, partials)
@@ -209,6 +221,7 @@ class Service:
             return Holding(partition, committer, asyncio.create_task(committer.run(), name=f"commit {number}"))
 
         reader = Reader(kafka, self._client, restore, hold, pressure=lambda: admission.pressure())
+        observe(reader.consumer._client, metrics)
         memory = self._settings.batching.memory_mb * 1_000_000
         admission = Admission(scheduler, memory, reader.owned, kafka.audio_topic, self._client, checkpointer)
         return reader, admission
@@ -217,6 +230,8 @@ class Service:
         if done.rows:
             self._metrics.batch.observe(done.rows)
             self._metrics.step.observe(done.seconds)
+            for phase, seconds in done.phases.items():
+                self._metrics.phase.labels(phase).observe(seconds)
             self._metrics.encoder_calls.inc(done.calls["encoder"])
             self._metrics.decoder_calls.inc(done.calls["decoder"])
             self._metrics.audio.inc(done.samples / engine.info.geometry.sample_rate)
@@ -224,39 +239,19 @@ class Service:
             live: LiveStream = work.feed.owner
             live.partition.heard(live, tokens, work.last)
 
-    async def _housekeeping(
-        self, reader: Reader, scheduler: Scheduler, checkpointer: Checkpointer, engine: Engine
-    ) -> None:
-        rate, rebalances = engine.info.geometry.sample_rate, 0
-        while True:
-            self._beat = time.monotonic()
-            metrics, occupancy = self._metrics, scheduler.occupancy()
-            partitions = reader.partitions
-            for state, count in (
-                ("active", occupancy.active),
-                ("spilled", occupancy.spilled),
-                ("waiting", occupancy.waiting),
-                ("parked", sum(len(p.parking) for p in partitions)),
-                ("open", sum(p.open_streams for p in partitions)),
-            ):
-                metrics.streams.labels(state).set(count)
-            metrics.ready.set(occupancy.ready)
-            metrics.queue.set(occupancy.samples / rate)
-            metrics.unpublished.set(sum(len(p.outbox) for p in partitions))
-            metrics.store_up.set(checkpointer.available)
-            metrics.paused.set(reader.paused)
-            metrics.partitions.set(len(partitions))
-            metrics.rebalances.inc(reader.owned.rebalances - rebalances)
-            rebalances = reader.owned.rebalances
-            metrics.lag.clear()
-            for partition in partitions:
-                caught_up = await reader.caught_up(partition.number)
-                metrics.lag.labels(str(partition.number)).set(_lag(partition, caught_up))
-                if caught_up:
-                    partition.end_idle_streams()
-                elif not reader.reads(partition.number):
-                    partition.stop_clock()
-            await asyncio.sleep(HOUSEKEEPING_S)
+    def _describe(self, engine: Engine, mode: Mode) -> None:
+        """Put on the page what does not change while the worker runs."""
+        metrics, settings, geometry = self._metrics, self._settings, engine.info.geometry
+        chosen = {"engine": settings.model.engine, "dtype": settings.model.dtype}
+        metrics.model.info(
+            {"id": engine.info.model_id, "look_ahead": str(mode.look_ahead), "decoder": mode.decoder, **chosen}
+        )
+        metrics.slots.set(engine.slots)
+        metrics.batch_capacity.set(min(settings.batching.max_batch, engine.slots))
+        metrics.chunk.set(geometry.chunk_samples(mode.look_ahead) / geometry.sample_rate)
+        metrics.arena.set(engine.slots * engine.bytes_per_slot())
+        samples = settings.batching.memory_mb * 1_000_000 / SAMPLE_BYTES
+        metrics.queue_capacity.set(samples / geometry.sample_rate)
 
     def _serve_telemetry(self, drain: Callable[[], object]) -> TelemetryServer:
         settings = self._settings.telemetry
@@ -275,18 +270,9 @@ class Service:
             return None
         if self._runner is not None and not self._runner.is_alive():
             return "the model's thread has ended"
-        if time.monotonic() - self._beat > HEARTBEAT_TIMEOUT_S:
+        if self._housekeeping is not None and time.monotonic() - self._housekeeping.beat > HEARTBEAT_TIMEOUT_S:
             return "the event loop stands still"
         return None
-
-
-def _lag(partition: Partition, caught_up: bool) -> float:
-    """Seconds since the oldest record not yet through the engine was written; 0 if there is none."""
-    times = [partition.oldest_unheard()]
-    if not caught_up:  # what is not read yet is younger than what was read last
-        times.append(partition.last_timestamp)
-    known = [t for t in times if t is not None]
-    return max(0.0, time.time() - min(known) / 1000) if known else 0.0
 
 
 def _guarded(failed: "asyncio.Future[None]", take: Callable[..., object], *arguments: Any) -> None:

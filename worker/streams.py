@@ -5,6 +5,7 @@ import time
 
 from wire.fields import WireError
 from wire.records import Audio, End, Flush, Record, Start
+from worker.backlog import RecordAudio
 from worker.delivery.table import NO_NONCE, EndedRow, Row, Table
 from worker.live import Deployment, LiveStream, Owner
 from worker.past import EndedStreams
@@ -19,7 +20,8 @@ log = logging.getLogger(__name__)
 class Streams:
     """`open`: those that take records. `live`: those and the ones whose last events are not told yet.
 
-    `changed`: live streams of which the stream table does not know the latest; the owner clears it.
+    `changed`: live streams of which the stream table does not know the latest; the owner clears it. `audio`: how much
+    a record holds.
     """
 
     def __init__(self, owner: Owner, table: Table, deployment: Deployment, metrics: Metrics) -> None:
@@ -27,6 +29,7 @@ class Streams:
         self.live: set[LiveStream] = set()
         self.changed: set[LiveStream] = set()
         self.ended = EndedStreams(owner.number, table)
+        self.audio = RecordAudio()
         self.deployment = deployment
         self._owner = owner
         self._metrics = metrics
@@ -42,6 +45,7 @@ class Streams:
                 self._audio_without_start(stream, record, source, reader)
                 return
             self._touch(live, record.nonce)
+            self._measure(live.session, record)
             duplicates = live.session.duplicates
             live.apply(live.session.audio(record, source))
             if live.session.duplicates != duplicates:
@@ -124,6 +128,9 @@ class Streams:
         self.live.clear()
         self.open.clear()
 
+    def _measure(self, session: Session, record: Audio) -> None:
+        self.audio.add(len(record.payload) / session.byte_rate)
+
     def _touch(self, live: LiveStream, nonce: str | None) -> None:
         if not live.session.accepts_nonce(nonce):
             raise WireError("foreign_nonce", f"nonce {nonce!r} is not that of the stream's start", "nonce")
@@ -160,6 +167,7 @@ class Streams:
         start = Start(NO_NONCE, defaults.encoding, defaults.sample_rate)
         session = self.deployment.session(start, None, source)
         items = session.audio(record, source)  # first: a record that is rejected begins no stream
+        self._measure(session, record)
         self._begin(stream, start, None, source, session, reader).apply(items)
 
     def _control_without_stream(self, stream: str, record: Flush | End) -> None:
@@ -194,5 +202,5 @@ class Streams:
         start = self.deployment.resolved(start)
         limits, model = self.deployment.limits, self.deployment.engine.model_id
         row = Row(stream, source.offset, nonce, start, limits, Progress(), model)
-        self._metrics.streams_started.inc()
+        self._metrics.started.inc()
         return self.open_stream(row, session, reader)

@@ -33,6 +33,7 @@ class FakeEngine:
         self.held: list[Slot | None] = [None] * slots
         self.steps: list[list[Row]] = []
         self.calls = {"encoder": 0, "decoder": 0}
+        self.seconds = {"features": 0.0, "encoder": 0.0, "decoder": 0.0}
         self._serial = 0
 
     def open(self, slot: int, mode: Mode) -> None:
@@ -50,6 +51,7 @@ class FakeEngine:
         assert rows
         self.steps.append(list(rows))
         self.calls = {name: count + 1 for name, count in self.calls.items()}
+        self.seconds = {name: total + 0.25 for name, total in self.seconds.items()}
         assert len({row.slot for row in rows}) == len(rows), "a slot twice in one step"
         found = [self.held[row.slot] for row in rows]
         assert all(slot is not None for slot in found), "stepped a slot that was never opened"
@@ -58,6 +60,9 @@ class FakeEngine:
 
     def bytes_per_slot(self) -> int:
         return 1
+
+    def device_memory(self) -> int:
+        return 0
 
     def _hear(self, row: Row) -> Tokens:
         slot = self.held[row.slot]

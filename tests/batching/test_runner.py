@@ -81,6 +81,29 @@ def test_sixteen_ready_streams_of_mixed_length_are_one_step_of_the_engine():
     assert [dict(done.calls) for done in collected.batches] == [{"encoder": 1, "decoder": 1}]
 
 
+def test_a_steps_time_is_told_by_phase():
+    scheduler = Scheduler(GEOMETRY, 2, 2, 1)
+    engine = FakeEngine(2)
+    collected = Collected(engine, scheduler)
+    opened = engine.open
+
+    def slow(*arguments):
+        time.sleep(0.05)
+        opened(*arguments)
+
+    engine.open = slow
+    feed = scheduler.admit(FAST, "a")
+    scheduler.push(feed, np.zeros(200 + 1280, np.float32))
+    collected.runner.start()
+    wait_until(lambda: scheduler.idle)
+    scheduler.stop()
+    collected.runner.join(5)
+    first, second = (dict(done.phases) for done in collected.batches)
+    assert 0.05 <= first.pop("copying") <= collected.batches[0].seconds
+    assert second.pop("copying") < 0.05
+    assert first == second == {"features": 0.25, "encoder": 0.25, "decoder": 0.25}
+
+
 def test_all_results_are_delivered_before_the_scheduler_is_idle():
     scheduler = Scheduler(GEOMETRY, 2, 2, 1)
     seen = []

@@ -6,15 +6,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from tests.conftest import PARTITIONS
 from tests.integration.offsets import committed
 from tests.integration.support import unique
 from wire.topics import TopicSpec
 from worker.delivery.committer import RETRY_S, Committer
-from worker.delivery.ledger import Aborted, Batch, Letter, Lost, TransactionalLedger
+from worker.delivery.ledger import Aborted, Batch, Fenced, Letter, Lost, TransactionalLedger
 from worker.ingest import topics as admin
 from worker.settings import KafkaSettings
+from worker.telemetry.kafka import observe
 from worker.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.kafka
@@ -156,6 +159,7 @@ def test_a_ledger_that_the_broker_refuses_again_and_again_is_given_up(narrow):
         assert metrics.registry.get_sample_value("trunkline_transactions_total", {"outcome": "lost"}) == 1
         aborted = metrics.registry.get_sample_value("trunkline_transactions_total", {"outcome": "aborted"})
         assert aborted == len(RETRY_S) + 1
+        assert metrics.registry.get_sample_value("trunkline_producers_fenced_total") == 0
 
     asyncio.run(run())
 
@@ -165,11 +169,35 @@ def test_a_later_ledger_shuts_out_an_earlier_one(place):
         async with place.ledger() as first:
             await first.write(place.batch(b"one", offset=1))
             async with place.ledger() as second:
-                with pytest.raises(Lost):
-                    await first.write(place.batch(b"two", offset=2))
+                metrics = Metrics()
+                late = Batches(place.batch(b"two", offset=2))
+                with pytest.raises(Fenced):
+                    await Committer(late, first, place.settings, metrics, lambda keys: None).commit()
+                assert metrics.registry.get_sample_value("trunkline_producers_fenced_total") == 1
                 assert await place.state() == ([[b"one"], [b"row one"]], 1)
                 await second.write(place.batch(b"three", offset=3))
                 assert await place.state() == ([[b"one", b"three"], [b"row one", b"row three"]], 3)
+
+    asyncio.run(run())
+
+
+def test_requests_are_timed_and_those_without_an_answer_counted(place):
+    async def run():
+        metrics = Metrics()
+
+        def value(name, request):
+            return metrics.registry.get_sample_value(f"trunkline_kafka_request_{name}", {"request": request})
+
+        async with place.ledger() as ledger:
+            observe(ledger.client, metrics)
+            await ledger.write(place.batch(b"one", b"two", offset=7))
+            assert value("duration_seconds_count", "Produce") >= 1
+            assert value("duration_seconds_count", "EndTxn") == 1
+            assert 0 < value("duration_seconds_sum", "EndTxn") < 10
+            assert value("errors_total", "EndTxn") == 0
+            with pytest.raises(KafkaError):
+                await ledger.client.send(4711, MetadataRequest([]))  # no such broker
+            assert value("errors_total", "Metadata") == 1
 
     asyncio.run(run())
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.batching.fake import GEOMETRY
 from tests.delivery.log import KINDS, NAMES, world
 from tests.delivery.test_crashes import check
 from tests.delivery.world import Worker
@@ -100,18 +101,24 @@ def test_a_parked_stream_holds_no_audio_and_is_read_again_from_its_first_record(
     worker = ParkingWorker(stage)
     for _ in range(4):
         worker.read()
-    assert worker.scheduler.waiting_bytes
+    waiting = worker.scheduler.occupancy().samples / GEOMETRY.sample_rate
+    assert worker.partition.audio_unheard(0) == waiting > 0
     worker.park(0)
     assert not worker.scheduler.waiting_bytes
+    assert worker.partition.audio_unheard(0) == waiting
+    record = worker.partition.audio_unheard(1) - waiting
+    assert 0 < record < waiting
     worker.commit()
     assert stage.committed == 0
     while worker.partition.next_offset not in stage.idle:
         worker.read()
+    assert worker.partition.audio_unheard(0) > waiting + 4 * record  # what came meanwhile waits, too
     worker.commit()
     assert (stage.committed, stage.table().deferred) == (0, {"s": 4})
     assert stage.table().read == worker.partition.next_offset > 12
     worker.finish()
     check(stage)
+    assert worker.partition.audio_unheard(0) == 0
     assert len(stage.rejects()) > 1
 
 

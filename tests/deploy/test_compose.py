@@ -84,6 +84,23 @@ def test_prometheus_scrapes_the_workers_port():
     assert jobs["trunkline-worker"] == [f"worker:{SERVICES['worker']['environment']['TRUNKLINE_TELEMETRY__PORT']}"]
 
 
+def test_prometheus_and_grafana_have_the_charts_rules_and_dashboards():
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    provider = yaml.safe_load((DEPLOY / "grafana" / "dashboards.yml").read_text())["providers"][0]
+    files = ROOT / "helm" / "trunkline" / "files"
+    wanted = {
+        "prometheus": (config["rule_files"], "/*.yaml", files / "rules"),
+        "grafana": ([provider["options"]["path"]], "", files / "dashboards"),
+    }
+    for service, (places, pattern, folder) in wanted.items():
+        mounts = {
+            target: DEPLOY / source for source, target, *_ in (m.split(":") for m in SERVICES[service]["volumes"])
+        }
+        (place,) = places
+        assert mounts[place.removesuffix(pattern)].resolve() == folder
+        assert any(folder.iterdir())
+
+
 def test_prometheus_accepts_its_file():
     promtool = shutil.which("promtool")
     require(promtool, "promtool (Debian's package prometheus) is not installed")

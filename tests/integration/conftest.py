@@ -6,10 +6,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
 
+from deploy.prometheus import LocalPrometheus, PrometheusUnavailable
 from deploy.redis import LocalRedis, RedisUnavailable
 from deploy.worker import LocalWorker
 from deploy.zygote import Zygote
@@ -117,6 +119,14 @@ def calls(service: Service) -> Round:
     heard = service.outputs.ended(streams, timeout_s=180)
     figures = (now - then for now, then in zip(_steps(service.worker), before, strict=True))
     return Round(offsets, heard, *figures)
+
+
+def local_prometheus(targets: list[str], **options: Any) -> LocalPrometheus:
+    try:
+        return LocalPrometheus(targets, **options)
+    except PrometheusUnavailable as missing:
+        require(False, str(missing))
+        raise
 
 
 async def play_calls(servers: str, topics: Topics) -> list[str]:

@@ -84,7 +84,7 @@ def test_four_times_as_many_streams_as_slots(tight: Tight, kafka: str, calls: Ro
     waiting: list[float] = []
 
     def done() -> bool:
-        parked.append(worker.metric("trunkline_streams", state="parked"))
+        parked.append(worker.metric("trunkline_streams_parked"))
         resident.append(worker.metric("process_resident_memory_bytes") / 1e6)
         waiting.append(worker.metric("trunkline_queue_audio_seconds"))
         return not outputs.open(calls.heard)
@@ -115,7 +115,7 @@ def test_four_times_as_many_streams_as_slots(tight: Tight, kafka: str, calls: Ro
 
 def test_nobody_waits_any_more(tight: Tight) -> None:
     deadline = time.monotonic() + 10
-    while tight.worker.metric("trunkline_queue_streams") or tight.worker.metric("trunkline_streams", state="parked"):
+    while tight.worker.metric("trunkline_queue_streams") or tight.worker.metric("trunkline_streams_parked"):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert tight.worker.metric("trunkline_reading_paused") == 0

@@ -2,70 +2,47 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy import guard
+from deploy.dashboards.files import FOLDER
+from deploy.prometheus import JOB, LocalPrometheus, Sample
 from tests.conftest import PARTITIONS, require
-from tests.integration.conftest import Round, Service
+from tests.integration.conftest import Round, Service, local_prometheus
+from tests.telemetry.table import documented, exported
+from worker.telemetry.metrics import PHASES
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-CONFIG = """\
-global: {{scrape_interval: 1s}}
-scrape_configs:
-  - job_name: trunkline
-    static_configs: [{{targets: ["{target}"]}}]
-"""
-
-Query = Callable[[str], list[dict]]
+Query = Callable[[str], list[Sample]]
 
 
 @pytest.fixture(scope="module")
-def query(service: Service, calls: Round, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Query]:
-    """Instant queries on a Prometheus that scrapes the shared worker; an answer is a list of samples."""
-    prometheus = shutil.which("prometheus")
-    require(prometheus, "no `prometheus` on this machine (Debian package prometheus)")
-    folder = tmp_path_factory.mktemp("prometheus")
-    (folder / "prometheus.yml").write_text(CONFIG.format(target=service.worker.address.removeprefix("http://")))
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    flags = {
-        "config.file": folder / "prometheus.yml",
-        "storage.tsdb.path": folder / "data",
-        "web.listen-address": f"127.0.0.1:{port}",
-    }
-    log = folder / "log"
-    with log.open("wb") as output:
-        server = guard.run([prometheus, *(f"--{n}={v}" for n, v in flags.items())], stdout=output, stderr=output)
+def prometheus(service: Service, calls: Round) -> Iterator[LocalPrometheus]:
+    """It scrapes the shared worker."""
+    with local_prometheus([service.worker.address.removeprefix("http://")]) as server:
+        yield server
 
-    def ask(expression: str) -> list[dict]:
+
+@pytest.fixture(scope="module")
+def query(prometheus: LocalPrometheus) -> Query:
+    """Instant queries that wait for an answer: a list of samples."""
+
+    def ask(expression: str) -> list[Sample]:
         deadline = time.monotonic() + 30
-        url = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(expression)}"
-        while True:
-            try:
-                with urllib.request.urlopen(url, timeout=5) as answer:
-                    found: list[dict] = json.load(answer)["data"]["result"]
-                if found:
-                    return found
-            except OSError:
-                assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, f"nothing for {expression}: {log.read_text()[-2000:]}"
+        while not (found := prometheus.query(expression)):
+            assert time.monotonic() < deadline, f"nothing for {expression}"
             time.sleep(0.2)
+        return found
 
-    yield ask
-    server.stop()
+    return ask
 
 
-def value(samples: list[dict]) -> float:
+def value(samples: list[Sample]) -> float:
     (sample,) = samples
     return float(sample["value"][1])
 
@@ -85,14 +62,66 @@ def test_prometheus_scrapes_the_worker(query: Query) -> None:
     assert model["metric"]["id"].startswith("demo@")
 
 
+def test_every_query_of_the_dashboards_is_answered(prometheus: LocalPrometheus, query: Query, service: Service) -> None:
+    """With numbers, unless the query shows only what is wrong."""
+    instance = query("up > 0")[0]["metric"]["instance"]
+    time.sleep(3)  # a rate needs some scrapes
+    filled = {"$job": JOB, "$instance": instance, "$__rate_interval": "30s"}
+    queries = [
+        target["expr"]
+        for path in FOLDER.glob("*.json")
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel["targets"]
+    ]
+    assert len(queries) > 80
+    for expression in queries:
+        for name, number in filled.items():
+            expression = expression.replace(name, number)
+        found = prometheus.query(expression)
+        assert found or expression.endswith("> 0") or "> 0.01" in expression, expression
+
+
 def test_lag_is_zero_when_nothing_waits(query: Query, service: Service) -> None:
     deadline = time.monotonic() + 10
     while value(query("max(trunkline_lag_seconds)")) > 0:
         assert time.monotonic() < deadline, query("trunkline_lag_seconds")
         time.sleep(0.5)
-    assert service.worker.metric("trunkline_streams", state="open") == 0
+    assert service.worker.metric("trunkline_streams_open") == 0
     assert service.worker.metric("trunkline_queue_audio_seconds") == 0
-    assert service.worker.metric("trunkline_unacknowledged_events") == 0
+    assert service.worker.metric("trunkline_unpublished_events") == 0
+    assert service.worker.metric("trunkline_lag_audio_seconds") == service.worker.metric("trunkline_lag_records") == 0
+
+
+def test_the_page_is_what_the_table_says(service: Service, calls: Round) -> None:
+    """docs/metrics.md: every metric of a running worker, its type and its labels, and no other."""
+    assert exported(service.worker.get("/metrics")) == documented()
+
+
+def test_the_time_of_a_step_is_that_of_its_phases(service: Service, calls: Round) -> None:
+    worker = service.worker
+    steps = worker.metric("trunkline_step_duration_seconds_count")
+    for phase in PHASES:
+        assert worker.metric("trunkline_step_phase_duration_seconds_count", phase=phase) == steps
+    whole = worker.metric("trunkline_step_duration_seconds_sum")
+    assert 0.9 * whole < worker.metric("trunkline_step_phase_duration_seconds_sum") <= whole
+    assert worker.metric("trunkline_step_phase_duration_seconds_sum", phase="encoder") > 0.2 * whole
+    assert worker.metric("trunkline_chunk_duration_seconds") == 0.56
+
+
+def test_what_was_read_was_heard_and_told(service: Service, calls: Round) -> None:
+    worker = service.worker
+    time.sleep(1)  # it is counted twice a second
+    read = worker.metric("trunkline_audio_read_seconds_total")
+    assert read > 500
+    assert read >= calls.audio_s - 0.001  # a sum of many floats
+    ended = worker.metric("trunkline_streams_ended_total")
+    assert ended == worker.metric("trunkline_streams_started_total") >= len(calls.heard)
+    assert worker.metric("trunkline_events_total", type="end") == ended
+    utterances = worker.metric("trunkline_events_total", type="utterance")
+    assert utterances == worker.metric("trunkline_utterance_delay_seconds_count") > 20
+    assert worker.metric("trunkline_kafka_request_duration_seconds_count", request="EndTxn") > 0
+    assert worker.metric("trunkline_partitions_read") == PARTITIONS
+    assert worker.metric("trunkline_restore_duration_seconds_count") >= PARTITIONS
 
 
 def test_the_page_is_what_promtool_wants(service: Service, calls: Round, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from redis import Redis
 
 from tests.state.conftest import local_redis
 from worker.state.device import DeviceStore
+from worker.state.measured import MeasuredStore
 from worker.state.redis import RedisStore
 from worker.state.store import StoreUnavailable
+from worker.telemetry.metrics import Metrics
 
 DEADLINE_S = 1.0  # where a test waits for it
 PATIENCE_S = 30.0  # elsewhere: a busy machine is no failure
@@ -319,3 +321,26 @@ def test_a_password_in_the_url_is_never_in_a_message(redis_server):
             assert "hidden" not in str(error.value)
 
     asyncio.run(test())
+
+
+def test_a_store_is_timed_and_its_failures_counted(redis_server):
+    async def run():
+        metrics = Metrics()
+
+        def value(name, operation):
+            return metrics.registry.get_sample_value(f"trunkline_state_store_{name}", {"operation": operation})
+
+        async with started(MeasuredStore(redis_store(redis_server.url), metrics)) as store:
+            assert store.durable
+            await store.put("a", b"1")
+            assert await store.get("a") == b"1"
+            await store.delete(["a"])
+            redis_server.kill()
+            with pytest.raises(StoreUnavailable):
+                await store.get("a")
+        for operation in ("put", "get", "delete"):
+            assert value("request_duration_seconds_count", operation) == 1
+            assert 0 < value("request_duration_seconds_sum", operation) < DEADLINE_S
+        assert [value("errors_total", operation) for operation in ("put", "get", "delete")] == [0, 1, 0]
+
+    asyncio.run(run())

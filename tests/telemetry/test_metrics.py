@@ -9,77 +9,91 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import require
-from worker.telemetry.metrics import Metrics
+from tests.telemetry.table import UNITS, documented, exported, units
+from wire import REASONS
+from worker.telemetry.build import build_info
+from worker.telemetry.metrics import PHASES, Metrics
+
+LOOK_AHEADS_S = (0.08, 0.16, 0.56, 1.12)  # chunk durations of the usual look-aheads
 
 
-def used():
-    """Metrics of a worker that has done everything once."""
-    metrics = Metrics()
-    for state in ("active", "spilled", "waiting", "open"):
-        metrics.streams.labels(state).set(1)
-    metrics.rejected.labels("malformed").inc()
-    metrics.lag.labels("3").set(0.5)
-    metrics.model.info({"id": "m", "look_ahead": "6", "decoder": "rnnt"})
-    for histogram in (metrics.batch, metrics.step, metrics.partial_delay, metrics.final_delay):
-        histogram.observe(1)
-    return metrics
+@pytest.fixture
+def metrics():
+    return Metrics()
 
 
-def families():
-    text = generate_latest(used().registry).decode()
-    return {family.name: family for family in text_string_to_metric_families(text)}
+def page(metrics):
+    return generate_latest(metrics.registry).decode()
 
 
-def ours():
-    return {name: family for name, family in families().items() if name.startswith("trunkline_")}
+def test_the_table_names_every_metric_and_no_other(metrics):
+    """Labels are compared on a running worker's page: tests/integration/test_telemetry.py."""
+    found = exported(page(metrics))
+    assert {name: kind for name, (kind, _) in found.items()} == {name: kind for name, (kind, _) in documented().items()}
 
 
-def test_every_metric_is_there_with_a_help_text():
-    found = ours()
-    assert {
-        "trunkline_streams",
-        "trunkline_slots",
-        "trunkline_queue_audio_seconds",
-        "trunkline_batch_streams",
-        "trunkline_step_duration_seconds",
-        "trunkline_partial_delay_seconds",
-        "trunkline_final_delay_seconds",
-        "trunkline_lag_seconds",
-        "trunkline_records_read",
-        "trunkline_records_rejected",
-        "trunkline_model_info",
-    } <= set(found)
-    assert all(family.documentation for family in found.values())
+def test_every_metric_has_a_help_text(metrics):
+    for family in text_string_to_metric_families(page(metrics)):
+        assert family.documentation, family.name
 
 
 def test_names_follow_the_conventions():
-    for name, family in ours().items():
+    for name, (kind, labels) in documented().items():
         assert re.fullmatch(r"trunkline(_[a-z0-9]+)+", name)
-        for sample in family.samples:
-            if family.type == "counter":
-                assert sample.name.endswith("_total")
-            assert not re.search(r"_(ms|milliseconds|minutes|kb|mb)(_|$)", sample.name)
-            assert set(sample.labels) <= {"state", "partition", "reason", "le", "id", "look_ahead", "decoder"}
+        assert name.endswith("_total") == (kind == "counter")
+        assert not re.search(r"_(ms|us|milliseconds|minutes|kb|mb|percent)(_|$)", name)
+        assert not labels & {"stream", "stream_id", "call", "call_id", "le", "instance", "job"}
 
 
-def test_the_process_is_measured_too():
-    found = families()
-    assert "process_cpu_seconds" in found
-    assert "process_resident_memory_bytes" in found
+def test_a_name_ends_with_its_unit():
+    for name, unit in units().items():
+        ending = next((end for end in UNITS if name.removesuffix("_total").endswith(end)), None)
+        assert unit in UNITS[ending] if ending else unit not in {"s", "s of audio", "bytes"}, (name, unit)
+
+
+def test_the_process_is_measured_too(metrics):
+    assert "process_resident_memory_bytes" in page(metrics)
+    assert "process_cpu_seconds_total" in page(metrics)
 
 
 @pytest.mark.parametrize(("metric", "low", "high"), [("partial_delay", 0.08, 60), ("step", 0.005, 1.12)])
-def test_buckets_cover_what_is_promised(metric, low, high):
-    bounds = getattr(used(), metric)._upper_bounds
+def test_buckets_cover_what_is_promised(metrics, metric, low, high):
+    bounds = getattr(metrics, metric)._upper_bounds
     assert bounds == sorted(bounds)
     assert bounds[0] <= low
     assert bounds[-2] >= high  # the last is infinity
 
 
-def test_promtool_finds_nothing_to_say():
+@pytest.mark.parametrize("metric", ["partial_delay", "final_delay", "utterance_delay", "step", "phase"])
+def test_a_step_can_be_told_from_one_that_is_twice_as_long_at_every_deadline(metrics, metric):
+    found = getattr(metrics, metric)
+    bounds = found._kwargs["buckets"] if found._labelnames else found._upper_bounds
+    for deadline in LOOK_AHEADS_S:
+        assert deadline in bounds
+        assert any(deadline / 2 <= bound < deadline for bound in bounds)
+
+
+def test_a_rate_exists_before_the_first_time(metrics):
+    text = page(metrics)
+    for reason in REASONS:
+        assert f'trunkline_records_rejected_total{{reason="{reason}"}} 0.0' in text
+    for outcome in ("committed", "aborted", "lost"):
+        assert f'trunkline_transactions_total{{outcome="{outcome}"}} 0.0' in text
+    for phase in PHASES:
+        assert f'trunkline_step_phase_duration_seconds_count{{phase="{phase}"}} 0.0' in text
+
+
+def test_the_build_is_named_by_versions():
+    found = build_info()
+    assert set(found) == documented()["trunkline_build_info"][1]
+    assert re.match(r"\d+\.\d+", found["torch"])
+    assert re.match(r"\d+\.\d+", found["nemo"])
+
+
+def test_promtool_finds_nothing_to_say(metrics):
     promtool = shutil.which("promtool")
     require(promtool, "promtool is not installed (Debian: prometheus)")
-    text = "\n".join(line for line in generate_latest(used().registry).decode().splitlines() if "trunkline_" in line)
+    text = "\n".join(line for line in page(metrics).splitlines() if "trunkline_" in line)
     checked = subprocess.run(
         [str(promtool), "check", "metrics"], input=f"{text}\n", capture_output=True, text=True, timeout=60, check=False
     )

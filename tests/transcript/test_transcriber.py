@@ -51,6 +51,16 @@ def scripts(draw):
     return found
 
 
+def test_an_utterance_knows_the_record_with_the_end_of_its_last_word():
+    """And is decided by a later one: the silence behind the word."""
+    records = [FRAME * frame for frame in range(1, 40)]  # record n, from 0, holds frame n
+    script = Script(40, [("▁a", 3, 1.0), ("▁b", 7, 1.0)], records)
+    (said,) = [item for item in finals(tell(transcriber(silence_ms=400), script)) if isinstance(item.event, Utterance)]
+    last = said.event.words[-1].end // FRAME_MS - 1  # frame
+    assert last >= 7
+    assert said.spoken == source(100 + last).timestamp < said.timestamp
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), geometry=st.sampled_from([GEOMETRY, REGULAR]))
 def test_the_finals_do_not_depend_on_the_steps(data, geometry):

@@ -12,13 +12,18 @@ from worker.engine.interface import Engine, SlotState, Tokens
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A computed batch: each stream's tokens, and what the step took."""
+    """A computed batch: each stream's tokens, and what the step took.
+
+    calls: what the engine called for it, "encoder" and "decoder". phases: what of `seconds` went into "copying" (slots
+    to and from host memory), "features", "encoder" and "decoder".
+    """
 
     results: Sequence[tuple[Work, Tokens]]
     rows: int
     seconds: float
     samples: int
-    calls: Mapping[str, int]  # what the engine called for it: "encoder" and "decoder"
+    calls: Mapping[str, int]
+    phases: Mapping[str, float]
 
 
 class Runner(threading.Thread):
@@ -70,9 +75,12 @@ class Runner(threading.Thread):
                 self._engine.load(slot, feed.saved)
                 feed.saved = None
         rows = [work.row for work in batch.work if work.row is not None]
-        before = dict(self._engine.calls)
+        copied_at = time.perf_counter()
+        calls, seconds = dict(self._engine.calls), dict(self._engine.seconds)
         tokens = iter(self._engine.step(rows)) if rows else iter(())
-        calls = {name: count - before[name] for name, count in self._engine.calls.items()}
+        calls = {name: count - calls[name] for name, count in self._engine.calls.items()}
+        phases = {name: total - seconds[name] for name, total in self._engine.seconds.items()}
+        phases["copying"] = copied_at - began
         results = [(work, next(tokens) if work.row is not None else Tokens()) for work in batch.work]
         samples = sum(len(row.samples) for row in rows)
-        return Done(results, len(rows), time.perf_counter() - began, samples, calls)
+        return Done(results, len(rows), time.perf_counter() - began, samples, calls, phases)

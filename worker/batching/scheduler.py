@@ -10,6 +10,7 @@ import itertools
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +50,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """Streams by where their engine state is, and audio waiting, in samples."""
+    """Streams admitted, by where their engine state is, and audio waiting, in samples.
 
+    active: hold a slot. spilled: their state lies in host memory. waiting: could step now, but for want of a slot.
+    """
+
+    admitted: int
     active: int
     spilled: int
     waiting: int
@@ -78,7 +83,6 @@ class Scheduler:
         self._free = list(range(slots - 1, -1, -1))
         self._resident: OrderedDict[Feed, None] = OrderedDict()  # slot holders, longest unused first
         self._ready: dict[Mode, list[_Entry]] = {}
-        self._starving: dict[int, int] = {}  # streams of each heap that found no slot
         self._feeds: set[Feed] = set()
         self._wanted: deque[Feed] = deque()  # captures asked for
         self._order = itertools.count()
@@ -176,9 +180,10 @@ class Scheduler:
     def occupancy(self) -> Occupancy:
         with self._changed:
             return Occupancy(
+                admitted=len(self._feeds),
                 active=len(self._resident),
                 spilled=sum(1 for feed in self._feeds if feed.saved is not None),
-                waiting=sum(self._starving.values()),
+                waiting=max(0, -self._vacancies()),
                 ready=sum(len(heap) for heap in self._ready.values()),
                 samples=self._samples,
             )
@@ -191,9 +196,12 @@ class Scheduler:
     def vacancies(self) -> int:
         """Slots that a stream could have at once: free, or of a stream that waits for audio; less those waiting."""
         with self._changed:
-            idle = sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
-            waiting = sum(1 for feed in self._feeds if feed.slot is None and feed.queued)
-            return len(self._free) + idle - waiting
+            return self._vacancies()
+
+    def waiting(self, feeds: Iterable[Feed]) -> int:
+        """Samples of these streams that were not taken yet."""
+        with self._changed:
+            return sum(feed.waiting for feed in feeds)
 
     @property
     def idle(self) -> bool:
@@ -261,7 +269,6 @@ class Scheduler:
                     starved.append(entry)
             for entry in starved:
                 heapq.heappush(heap, entry)
-            self._starving[id(heap)] = len(starved)
             if batch.work:
                 break
         return batch
@@ -319,3 +326,8 @@ class Scheduler:
             self._free.append(feed.slot)
             feed.slot = None
             self._changed.notify()
+
+    def _vacancies(self) -> int:
+        idle = sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
+        waiting = sum(1 for feed in self._feeds if feed.slot is None and feed.queued and not feed.silent)
+        return len(self._free) + idle - waiting

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from worker.delivery.ledger import Aborted, Batch, Ledger, Lost
+from worker.delivery.ledger import Aborted, Batch, Fenced, Ledger, Lost
 from worker.failpoint import failpoint
 from worker.settings import KafkaSettings
 from worker.telemetry.metrics import Metrics
@@ -95,8 +95,10 @@ class Committer:
                 self._open = False
                 self._metrics.transactions.labels("aborted").inc()
                 raise
-            except Lost:
+            except Lost as error:
                 self._metrics.transactions.labels("lost").inc()
+                if isinstance(error, Fenced):
+                    self._metrics.fenced.inc()
                 raise
             self._pending, self._open = None, False
             self._source.published()
@@ -106,6 +108,8 @@ class Committer:
             for letter in batch.letters:
                 if letter.timestamp is not None:
                     self._metrics.final_delay.observe(max(0.0, now - letter.timestamp / 1000))
+                if letter.spoken is not None:
+                    self._metrics.utterance_delay.observe(max(0.0, now - letter.spoken / 1000))
             if batch.superseded:
                 self._discard(batch.superseded)  # 7
                 failpoint("commit.7-discarded")

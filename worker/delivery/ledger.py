@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.failpoint import failpoint
@@ -31,15 +32,21 @@ class Lost(Exception):
     """This ledger is of no more use, and the batch may be visible or not: only the topics know."""
 
 
+class Fenced(Lost):
+    """Another worker has started a ledger of the partition, or the brokers gave the transaction up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A record to publish. `timestamp`: Kafka's of the input that decided it, ms; None where nobody waits for it."""
+    """A record to publish. Kafka timestamps of the input, ms, None where nobody waits: `timestamp` of what decided it,
+    `spoken` of what held the end of an utterance's last word."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers = field(default_factory=list)
     timestamp: int | None = None
+    spoken: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,11 @@ class Ledger(ABC):
         self._place = TopicPartition(settings.audio_topic, partition)
         self._deadline = settings.transaction_timeout_ms / 1000
         self._producer = AIOKafkaProducer(**client, **self._options(), acks="all", linger_ms=0)
+
+    @property
+    def client(self) -> AIOKafkaClient:
+        """What the ledger's requests are sent by."""
+        return self._producer.client
 
     @abstractmethod
     def _options(self) -> dict[str, Any]: ...
@@ -134,7 +146,7 @@ class TransactionalLedger(Ledger):
             async with asyncio.timeout(self._deadline):  # 6
                 await self._producer.commit_transaction()
         except Exception as error:
-            raise Lost(
+            raise _lost(error)(
                 f"partition {self._partition}: whether a transaction took place is unknown: {error!r}"
             ) from error
         failpoint("commit.6-committed")
@@ -144,9 +156,13 @@ class TransactionalLedger(Ledger):
             async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
                 await self._producer.abort_transaction()
         except Exception as error:
-            raise Lost(
+            raise _lost(cause, error)(
                 f"partition {self._partition}: a transaction failed ({cause!r}) and cannot be aborted: {error!r}"
             ) from cause
+
+
+def _lost(*errors: Exception) -> type[Lost]:
+    return Fenced if any(isinstance(error, ProducerFenced) for error in errors) else Lost
 
 
 class PlainLedger(Ledger):

@@ -39,7 +39,7 @@ class Outbox:
             self._partials.forget(stream)
             headers = [(HEADER_INPUT_TIMESTAMP, b"%d" % item.timestamp)]
             value = encode_final(item.event)
-            self._put(Letter(self._topics.final, encode_key(stream), value, headers, item.timestamp))
+            self._put(Letter(self._topics.final, encode_key(stream), value, headers, item.timestamp, item.spoken))
 
     def rejected(self, key: bytes | None, offset: int, rejected: Rejected) -> None:
         headers = [

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from wire.codec import encode_key, encode_partial
 from wire.events import Partial
 from wire.topics import HEADER_INPUT_TIMESTAMP
+from worker.telemetry.kafka import observe
 from worker.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Partials:
             **self._client, enable_idempotence=True, acks="all", linger_ms=0, request_timeout_ms=self._timeout_ms
         )
         self._producer = producer
+        observe(producer.client, self._metrics)
         async with asyncio.timeout(self._timeout_ms / 1000):
             await producer.start()
         while True:

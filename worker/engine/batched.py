@@ -4,6 +4,7 @@ audio tail + new samples -> log-mel -> encoder with its caches -> greedy decoder
     (arena)                                (arenas)                 (arenas)
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -28,6 +29,9 @@ class BatchedEngine(ABC):
 
     All of a stream's device state lies in arenas indexed by slot; a step gathers the rows' state, computes, and
     scatters it back. `calls` counts encoder and decoder calls.
+
+    `seconds` is read on the host's clock, without waiting for the device: with CUDA a phase's work may still run when
+    the phase is over, and its time is that of the phase that waits for it, mostly the decoder.
     """
 
     def __init__(self, model: SpeechModel, slots: int) -> None:
@@ -37,6 +41,7 @@ class BatchedEngine(ABC):
         # the tensor cores' ten bits of fraction are not enough for 1e-4; convolutions have them by default
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+        self.seconds = {"features": 0.0, "encoder": 0.0, "decoder": 0.0}
         self._model = model
         self._device = model.device
         self._features = LogMel(model.featurizer, model.device)
@@ -81,6 +86,9 @@ class BatchedEngine(ABC):
     def bytes_per_slot(self) -> int:
         return self._arenas.bytes_per_slot()
 
+    def device_memory(self) -> int:
+        return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
+
     def save(self, slot: int) -> SlotState:
         mode = self._modes[slot]
         if mode is None:
@@ -96,6 +104,7 @@ class BatchedEngine(ABC):
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> list[Tokens]:
+        began = time.perf_counter()
         mode = self._mode(rows)
         slots = np.array([row.slot for row in rows])
         index = self._to_device(slots)
@@ -103,9 +112,14 @@ class BatchedEngine(ABC):
         fresh = self._features.frames(length, np.array([row.last for row in rows]))
         self._check(mode, rows, slots, fresh)
         mels = self._listen(rows, slots, index, length, fresh)
+        listened = time.perf_counter()
         encoded, emitted = self._encode(mode, rows, slots, index, mels, fresh)
+        encoded_at = time.perf_counter()
         self.calls["decoder"] += 1
         tokens = self._decoders[mode.decoder](encoded, self._to_device(emitted), index, self._arenas)
+        self.seconds["features"] += listened - began
+        self.seconds["encoder"] += encoded_at - listened
+        self.seconds["decoder"] += time.perf_counter() - encoded_at
         before = self._counters["frames"][slots]
         self._counters["frames"][slots] = before + emitted
         for result, first, count in zip(tokens, before.tolist(), emitted.tolist(), strict=True):

@@ -118,6 +118,7 @@ class Engine(Protocol):
     info: EngineInfo
     slots: int
     calls: dict[str, int]  # "encoder" and "decoder", so far
+    seconds: dict[str, float]  # of the host in "features", "encoder" and "decoder", so far
 
     def open(self, slot: int, mode: Mode) -> None:
         """Make `slot` fresh for a new stream: zeroed caches, the decoder's after-start state."""
@@ -136,3 +137,6 @@ class Engine(Protocol):
 
     def bytes_per_slot(self) -> int:
         """Device memory that one slot takes."""
+
+    def device_memory(self) -> int:
+        """Bytes that this process holds on the accelerator, weights and scratch included; 0 where there is none."""

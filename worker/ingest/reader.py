@@ -144,6 +144,14 @@ class Reader:
         end = self.consumer.highwater(place)
         return end is not None and await self.consumer.position(place) >= end
 
+    async def unread(self, number: int) -> int:
+        """Records between the read position and the partition's end, as far as its broker has told."""
+        place = TopicPartition(self._settings.audio_topic, number)
+        if number not in self.owned.holdings or place not in self.consumer.assignment():
+            return 0
+        end = self.consumer.highwater(place)
+        return 0 if end is None else max(0, end - await self.consumer.position(place))
+
     def _rewind(self) -> None:
         """A `getmany` that raises may have passed over other partitions' records: read those again."""
         for partition in self.partitions:

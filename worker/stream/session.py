@@ -12,7 +12,7 @@ import numpy as np
 
 from wire.fields import WireError
 from wire.records import Audio, Encoding, End, Flush, Start
-from worker.stream.pcm import Samples, decode
+from worker.stream.pcm import Samples, decode, sample_width
 from worker.stream.resample import Resampler
 from worker.stream.segment import Boundary, BoundaryReason, Loss, Source
 
@@ -72,6 +72,7 @@ class Session:
         self.nonce = nonce
         self.encoding: Encoding = encoding
         self.sample_rate = sample_rate
+        self.byte_rate = sample_rate * sample_width(encoding)  # of payloads, in bytes a second
         self.duplicates = 0  # samples that came again
         self.flushes: deque[tuple[str, int | None]] = deque(maxlen=FLUSHES)  # id and position of those answered last
         self.gap_ms = 0

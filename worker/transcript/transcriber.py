@@ -69,10 +69,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event and the Kafka timestamp of the record that completed its chunk."""
+    """An event and the Kafka timestamp of the record that completed its chunk.
+
+    spoken: of an utterance, the Kafka timestamp of the record that held the end of its last word.
+    """
 
     event: Final | Partial
     timestamp: int
+    spoken: int | None = None
 
 
 class Transcriber:
@@ -211,10 +215,9 @@ class Transcriber:
         words = tuple(word.close(segment.origin, self._frame_ms, self._progress.time, limit) for word in taken)
         first = segment.holding(taken[0].start * self._geometry.frame_samples)
         text = " ".join(word.text for word in words)
-        yield self._tell(
-            Utterance(self._head(first, last), text, words, words[0].start, words[-1].end, reason),
-            last,
-        )
+        spoken = segment.holding(taken[-1].end * self._geometry.frame_samples - 1)
+        utterance = Utterance(self._head(first, last), text, words, words[0].start, words[-1].end, reason)
+        yield replace(self._tell(utterance, last), spoken=spoken.timestamp)
 
     def _revise(self, heard: int, segment: Segment) -> Iterator[Told]:
         words = self._hypothesis.words
