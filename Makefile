@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact mutants lint format typecheck lock bench-calls bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean
+.PHONY: help venv demo test long exact mutants lint format typecheck lock bench-calls bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean docs
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ exact: $(READY) ## random models and sessions against NeMo offline: CASES=5000, 
 
 mutants: $(READY) ## deliberate faults, one at a time: the tests must catch each; MUTANTS= names some
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
+
+docs: $(READY) ## the reference of settings, docs/settings.md, again from the settings model
+	$(BIN)/python -m worker.settings_page > docs/settings.md
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -69,8 +69,9 @@ def _calls(options: argparse.Namespace) -> list[Source]:
 async def _run(options: argparse.Namespace, calls: list[Source], style: Style, interrupt: _Interrupt) -> list[Progress]:
     interrupt.listen()
     producer = Producer(
-        options.bootstrap_servers,
+        options.cluster.bootstrap_servers,
         options.topic,
+        security=options.cluster.security,
         delivery_timeout=options.delivery_timeout,
         queue_bytes=options.queue_mb * 2**20,
     )

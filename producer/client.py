@@ -10,6 +10,8 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from producer.connection import Connection
 from producer.outbox import Outbox, Sink
+from producer.reach import Unreachable, reach
+from producer.security import Security
 from wire.topics import Topics
 
 
@@ -42,8 +44,9 @@ class Producer:
 
     bootstrap_servers: "host:port,host:port". delivery_timeout: seconds within which a record must be confirmed: a
     broker's outage that is shorter loses nothing. queue_bytes: records not confirmed that are held in memory, of all
-    calls together; beyond that, sending waits. Further keyword arguments go to `AIOKafkaProducer` (TLS and SASL, for
-    example). A topic that does not exist is an error: it is never created here.
+    calls together; beyond that, sending waits. security: TLS and SASL. Further keyword arguments go to
+    `AIOKafkaProducer`. A topic that does not exist is an error: it is never created here. Raises SecurityError for
+    security settings that cannot work.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Producer:
         start_timeout: float = 30.0,
         delivery_timeout: float = 120.0,
         queue_bytes: int = 64 * 2**20,
+        security: Security | None = None,
         **kafka: Any,
     ) -> None:
         self.bootstrap_servers = bootstrap_servers
@@ -61,7 +65,11 @@ class Producer:
         self.delivery_timeout = delivery_timeout
         self.queue_bytes = queue_bytes
         self._start_timeout = start_timeout
-        self._settings = {**kafka, "bootstrap_servers": bootstrap_servers}
+        self._settings = {
+            **kafka,
+            **(security.client() if security else {}),
+            "bootstrap_servers": bootstrap_servers,
+        }
         self._outbox: Outbox | None = None
         self._partitions: list[int] = []
 
@@ -69,6 +77,7 @@ class Producer:
         """Connect and look the topic up. Raises ProducerError if that fails in `start_timeout` seconds."""
         connection: Connection | None = None
         try:
+            await reach(self._settings, self._start_timeout)
             connection = Connection(self.topic, self._settings)
             await connection.start(self._start_timeout)
             partitions = await connection.partitions()
@@ -80,7 +89,7 @@ class Producer:
         except BaseException as error:
             if connection is not None:
                 await connection.stop()
-            if not isinstance(error, TimeoutError | KafkaError | OSError | ValueError):
+            if not isinstance(error, Unreachable | TimeoutError | KafkaError | OSError | ValueError):
                 raise
             why = f"no answer in {self._start_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
             raise ProducerError(f"cannot reach Kafka at {self.bootstrap_servers}: {why}") from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from producer.flags import EPILOG as SECURITY
+from producer.flags import add_kafka_flags, cluster
 from producer.raw import STDIN, RawFormat
+from producer.security import SecurityError
 from wire.records import ENCODINGS, SAMPLE_RATES, Scalar
 from wire.topics import Topics
 
@@ -32,7 +34,10 @@ examples:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options; `raw` is a RawFormat or None. Exits with 2, and says why, where they make no sense."""
+    """The options; `raw` is a RawFormat or None, `cluster` where Kafka is.
+
+    Exits with 2, and says why, where they make no sense.
+    """
     parser = _parser()
     options = parser.parse_args(argv)
     if not options.raw:
@@ -51,6 +56,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("standard input can be played once: without --calls, and named once")
     if options.call_id and (len(options.paths) > 1 or options.paths[0].is_dir() or options.calls):
         parser.error("--call-id is for a single call")
+    try:
+        options.cluster = cluster(options)
+    except SecurityError as error:
+        parser.error(str(error))
     return options
 
 
@@ -58,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trunkline produce",
         description="Send audio to Kafka as live calls. Each channel of a recording is its own stream.",
-        epilog=EPILOG,
+        epilog=f"{EPILOG}\n{SECURITY}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -69,12 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="WAV, FLAC or OGG, 8 to 48 kHz; a directory with all below it; with --raw also - for standard input",
     )
     kafka = parser.add_argument_group("Kafka")
-    kafka.add_argument(
-        "--bootstrap-servers",
-        default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
-        metavar="HOST:PORT",
-        help="default: KAFKA_BOOTSTRAP_SERVERS, else localhost:9092",
-    )
+    add_kafka_flags(kafka)
     kafka.add_argument("--topic", default=Topics().audio, help="default: %(default)s")
     kafka.add_argument(
         "--delivery-timeout",

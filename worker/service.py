@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from worker.admission import Admission
 from worker.batching.runner import Done, Runner
@@ -48,7 +49,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client = {"bootstrap_servers": settings.kafka.bootstrap_servers}
+        self._client = settings.kafka.client()
         self._metrics = Metrics()
         self._starting: str | None = "starting"
         self._beat = time.monotonic()
@@ -111,6 +112,10 @@ class Service:
         except TimeoutError:
             raise StartError(
                 f"Kafka at {settings.kafka.bootstrap_servers}: joining group {settings.kafka.group!r} takes too long"
+            ) from None
+        except KafkaError as error:
+            raise StartError(
+                f"Kafka at {settings.kafka.bootstrap_servers}: group {settings.kafka.group!r} cannot be joined: {error}"
             ) from None
         self._runner.start()
         self._starting = None

@@ -10,6 +10,7 @@ from worker.live import Deployment, LiveStream, Owner
 from worker.past import EndedStreams
 from worker.stream.segment import Source
 from worker.stream.session import Session
+from worker.telemetry.logs import about
 from worker.telemetry.metrics import Metrics
 from worker.transcript.transcriber import Progress
 
@@ -104,6 +105,7 @@ class Streams:
         self.live.discard(live)
         self.changed.discard(live)
         row = live.ended_row()
+        log.debug("the stream has ended", extra=about(self._owner.number, row.stream))
         self.ended.published(row)
         return row
 
@@ -194,4 +196,5 @@ class Streams:
         start = self.deployment.resolved(start)
         row = Row(stream, source.offset, nonce, start, Progress(), self.deployment.engine.model_id)
         self._metrics.streams_started.inc()
+        log.debug("the stream begins at offset %d", source.offset, extra=about(self._owner.number, stream))
         return self.open_stream(row, session, reader)

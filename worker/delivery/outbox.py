@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 from wire.codec import encode_final, encode_key, encode_rejected
-from wire.events import Partial, Rejected
+from wire.events import Partial, Rejected, Utterance
 from wire.topics import HEADER_INPUT_TIMESTAMP, HEADER_OFFSET, HEADER_PARTITION, HEADER_TOPIC, Topics
 from worker.delivery.ledger import Letter
 from worker.delivery.partials import Partials
+from worker.telemetry.logs import about, transcripts
 from worker.transcript.transcriber import Told
 
 
@@ -37,6 +38,8 @@ class Outbox:
                 self._partials.tell(self._partition, stream, item.event, item.timestamp)
                 continue
             self._partials.forget(stream)
+            if isinstance(item.event, Utterance):
+                transcripts.info("%s", item.event.text, extra=about(self._partition, stream))
             headers = [(HEADER_INPUT_TIMESTAMP, b"%d" % item.timestamp)]
             value = encode_final(item.event)
             self._put(Letter(self._topics.final, encode_key(stream), value, headers, item.timestamp))
