@@ -199,6 +199,12 @@ def test_files_of_tls_that_cannot_be_used_are_named(path):
     ]
 
 
+def test_certificates_for_a_redis_without_tls_are_refused():
+    flags = ["--model.source=m", "--state.store=redis", "--state.redis_cert_file=a", "--state.redis_key_file=b"]
+    assert problems(flags) == ["state.redis_cert_file", "state.redis_key_file"]
+    assert problems(["--model.source=m", "--state.store=redis", "--state.redis_url=http://h"]) == ["state.redis_url"]
+
+
 def test_a_store_that_is_not_used_need_not_be_right():
     load(["--model.source=m", "--state.redis_ca_file=/nowhere"])
 

@@ -273,7 +273,8 @@ class Service:
         except OSError as error:
             raise StartError(f"telemetry.port {settings.host}:{settings.port}: {error.strerror}") from None
         server.start()
-        log.info("metrics at http://%s:%d/metrics", settings.host, server.port)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        log.info("metrics at http://%s:%d/metrics", host, server.port)
         return server
 
     def _health(self) -> str | None:
