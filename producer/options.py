@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         default="wait",
         help="when that is full: wait (the default), or drop new audio, which becomes a gap in the transcript",
     )
+    kafka.add_argument(
+        "--traces",
+        choices=("off", "otlp", "console"),
+        default="off",
+        help="OpenTelemetry: each record becomes a span; console: on standard output. Sampling and endpoint by OTEL_ "
+        "variables; default: %(default)s",
+    )
     audio = parser.add_argument_group("audio")
     audio.add_argument("--raw", action="store_true", help="samples without a header, little-endian, interleaved")
     audio.add_argument(

@@ -41,6 +41,17 @@ TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 REFUSED = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError, InvalidTopicError)
 
 
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Span(Protocol):
+    """What follows a record for OpenTelemetry; ended when it is known what became of the record."""
+
+    def set_attribute(self, key: str, value: str) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Sink(Protocol):
     """Whoever put a record in learns what became of it, each record once, in order."""
 
@@ -52,20 +63,41 @@ class Sink(Protocol):
 class Entry:
     """A record that waits. Its audio is samples `position` to `end` of its stream (equal if it has none)."""
 
-    __slots__ = ("deadline", "end", "key", "position", "sink", "value")
+    __slots__ = ("deadline", "end", "headers", "key", "position", "sink", "span", "value")
 
-    def __init__(self, sink: Sink, key: bytes, value: bytes, position: int, end: int, deadline: float) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        key: bytes,
+        value: bytes,
+        position: int,
+        end: int,
+        deadline: float,
+        span: Span | None = None,
+        headers: Headers = (),
+    ) -> None:
         self.sink: Sink | None = sink  # None: it has been told already
         self.key = key
         self.value = value
         self.position = position
         self.end = end
         self.deadline = deadline
+        self.span = span
+        self.headers = headers
+
+    def confirm(self) -> None:
+        if self.sink is not None:
+            self.sink.confirmed(self.end)
+        if self.span is not None:
+            self.span.end()
 
     def lose(self, reason: str) -> None:
         if self.sink is not None:
             self.sink.lost(self.position, reason)
             self.sink = None
+            if self.span is not None:
+                self.span.set_attribute("error.type", reason)
+                self.span.end()
 
 
 class Lane:
@@ -139,10 +171,20 @@ class Outbox:
         finally:
             self._admit()
 
-    def put(self, partition: int, sink: Sink, key: bytes, value: bytes, position: int, end: int) -> None:
+    def put(
+        self,
+        partition: int,
+        sink: Sink,
+        key: bytes,
+        value: bytes,
+        position: int,
+        end: int,
+        span: Span | None = None,
+        headers: Headers = (),
+    ) -> None:
         """Take a record in, whether or not there is room."""
         lane = self._lanes[partition]
-        entry = Entry(sink, key, value, position, end, self._loop.time() + self._timeout)
+        entry = Entry(sink, key, value, position, end, self._loop.time() + self._timeout, span, headers)
         lane.waiting.append(entry)
         self.bytes += len(value) + OVERHEAD_BYTES
         if not lane.flying:
@@ -182,7 +224,7 @@ class Outbox:
         batch = self._connection.batch()
         while lane.waiting and len(lane.flying) != lane.most:
             entry = lane.waiting[0]
-            if batch.append(timestamp=None, key=entry.key, value=entry.value) is None:
+            if batch.append(timestamp=None, key=entry.key, value=entry.value, headers=list(entry.headers)) is None:
                 break
             lane.flying.append(lane.waiting.popleft())
         lane.connection = self._connection
@@ -202,8 +244,7 @@ class Outbox:
         again: list[Entry] = []
         if error is None:
             for entry in flying:
-                if entry.sink is not None:
-                    entry.sink.confirmed(entry.end)
+                entry.confirm()
         else:
             connection.spent = True
             lane.why = f"{type(error).__name__}: {error}"

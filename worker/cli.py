@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from producer.tracing import TracingUnavailable
 from worker import config_cli, drain
 from worker.engine.interface import ModelUnavailable, UnsupportedModel
 from worker.service import Service
@@ -37,6 +38,6 @@ def run(settings: Settings) -> int:
     logs.set_up(settings.telemetry)
     try:
         return asyncio.run(Service(settings).run())
-    except (StartError, ModelUnavailable, UnsupportedModel) as error:
+    except (StartError, ModelUnavailable, UnsupportedModel, TracingUnavailable) as error:
         log.critical("%s", error)
         return 1

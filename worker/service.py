@@ -16,6 +16,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from producer import tracing
 from worker.admission import Admission
 from worker.batching.runner import Done, Runner
 from worker.batching.scheduler import Scheduler
@@ -35,6 +36,7 @@ from worker.starting import StartError, check_topics, load_unless, make_store
 from worker.state.checkpointer import Checkpointer, Pace
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.server import TelemetryServer
+from worker.telemetry.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class Service:
         self._starting: str | None = "starting"
         self._beat = time.monotonic()
         self._runner: Runner | None = None
+        provider = tracing.provider(settings.telemetry.traces, "trunkline-worker")
+        self._traces = None if provider is None else Traces(provider)
 
     async def run(self) -> int:
         """Start, work until SIGTERM or a fault, drain. Raises StartError, UnsupportedModel."""
@@ -66,6 +70,8 @@ class Service:
             return await self._run(stop)
         finally:
             telemetry.stop()
+            if self._traces is not None:
+                await asyncio.to_thread(self._traces.stop)
 
     async def _run(self, stop: asyncio.Event) -> int:
         settings = self._settings
@@ -205,14 +211,14 @@ class Service:
             return await assignment.restore(place, consumer, kafka, self._client, ledger, checkpointer)
 
         def hold(number: int, restored: Restored) -> Holding:
-            outbox = Outbox(number, kafka.topics, partials)
+            outbox = Outbox(number, kafka.topics, partials, self._traces)
             partition = Partition(
                 number, restored.resume, restored.table, restored.checkpoints, deployment, outbox, kafka, metrics
             )
             committer = Committer(partition, restored.ledger, kafka, metrics, checkpointer.discard)
             return Holding(partition, committer, asyncio.create_task(committer.run(), name=f"commit {number}"))
 
-        reader = Reader(kafka, self._client, restore, hold, pressure=lambda: admission.pressure())
+        reader = Reader(kafka, self._client, restore, hold, pressure=lambda: admission.pressure(), traces=self._traces)
         memory = self._settings.batching.memory_mb * 1_000_000
         admission = Admission(
             scheduler, memory, lambda: reader.partitions, kafka.audio_topic, self._client, checkpointer

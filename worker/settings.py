@@ -213,6 +213,11 @@ class TelemetrySettings(Section):
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="`auto`: text on a terminal, else one JSON object a line."
     )
+    traces: Literal["off", "otlp", "console"] = Field(
+        default="off",
+        description="OpenTelemetry: a span for each event whose last record carries a `traceparent`. Needs "
+        "`trunkline[tracing]`; endpoint by OTEL_ variables.",
+    )
     log_transcripts: bool = Field(
         default=False,
         description="Write finals into the log. Without it no words are, and never audio, at any level.",

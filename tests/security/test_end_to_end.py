@@ -8,15 +8,21 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from deploy.worker import LocalWorker
 from tests.conftest import own_topics
 from tests.integration.conftest import ONE_THREAD
-from tests.integration.support import CALLS, MODEL, ROOT, unique
+from tests.integration.support import CALLS, MODEL, ROOT, Outputs, unique
 from tests.security.broker import PASSWORD, Secure
 from tests.state.conftest import local_redis
 from wire import Topics
@@ -35,6 +41,8 @@ class Run:
     events: list[dict]
     log: str
     code: int
+    spans: list[Any]  # as the exporters sent them
+    traced: dict[str, str]  # event id -> the traceparent of its record
 
     @property
     def lines(self) -> list[dict]:
@@ -51,6 +59,30 @@ class Run:
 def run(secure, zygote, tmp_path_factory):
     with own_topics(secure.kafka.bootstrap_servers) as topics:
         yield _run(secure, zygote, topics, tmp_path_factory.mktemp("run"))
+
+
+@contextmanager
+def _collector() -> Iterator[tuple[str, list[Any]]]:
+    """An OpenTelemetry collector: its address, and the spans that it was sent."""
+    spans: list[Any] = []
+
+    class Collect(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                (service,) = (a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
+                spans.extend((service, span) for scope in resource.scope_spans for span in scope.spans)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collect) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", spans
+        server.shutdown()
 
 
 def _run(secure: Secure, zygote, topics, folder) -> Run:
@@ -72,7 +104,7 @@ def _run(secure: Secure, zygote, topics, folder) -> Run:
         "tls-auth-clients": "no",
         "user": f"worker on >{REDIS_PASSWORD} ~trunkline:* +set +get +unlink +ping",
     }
-    with local_redis(redis) as store:
+    with local_redis(redis) as store, _collector() as (collector, spans):
         settings = {
             "kafka.security_protocol": "SASL_SSL",
             "kafka.sasl_username": worker_user,
@@ -85,30 +117,40 @@ def _run(secure: Secure, zygote, topics, folder) -> Run:
             "state.redis_ca_file": secure.ca,
             "state.checkpoint_after_ms": 500,
             "telemetry.log_level": "debug",
+            "telemetry.traces": "otlp",
         }
-        worker = LocalWorker(servers, topics, MODEL, group, ONE_THREAD | settings, zygote=zygote)
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector}
+        worker = LocalWorker(
+            servers, topics, MODEL, group, ONE_THREAD | settings, environment=environment, zygote=zygote
+        )
         with worker:
             produced = _command(
-                secure, caller, "produce", str(CALLS / "call-00.flac"), "--topic", topics.audio, "--call-id", CALL,
-                "--speed", "4", "--bootstrap-servers", servers,
+                secure, caller, environment, "produce", str(CALLS / "call-00.flac"), "--topic", topics.audio,
+                "--call-id", CALL, "--speed", "4", "--traces", "otlp", "--bootstrap-servers", servers,
             )  # fmt: skip
             assert produced.returncode == 0, produced.stderr
             tailed = _command(
-                secure, reader, "tail", "--call", CALL, "--from-beginning", "--until-end", "--json", "--partials",
+                secure, reader, {}, "tail", "--call", CALL, "--from-beginning", "--until-end", "--json", "--partials",
                 "--final-topic", topics.final, "--partial-topic", topics.partial, "--bootstrap-servers", servers,
             )  # fmt: skip
             assert tailed.returncode == 0, tailed.stderr
             assert worker.metric("trunkline_checkpoints_total", outcome="saved") > 0, worker.get("/metrics")
             code = worker.stop()
-        return Run(topics, [json.loads(line) for line in tailed.stdout.splitlines()], worker.log_file.read_text(), code)
+        outputs = Outputs(secure.kafka.bootstrap_servers, topics)
+        heard = outputs.ended([f"{CALL}/0", f"{CALL}/1"])
+        outputs.close()
+        traced = {out.event.head.id: out.headers["traceparent"] for each in heard.values() for out in each.outs}
+        events = [json.loads(line) for line in tailed.stdout.splitlines()]
+        return Run(topics, events, worker.log_file.read_text(), code, list(spans), traced)
 
 
-def _command(secure: Secure, user: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def _command(secure: Secure, user: str, further: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {
         "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "KAFKA_SASL_USERNAME": user,
         "KAFKA_SASL_PASSWORD": PASSWORD,
         "KAFKA_SSL_CA_FILE": secure.ca,
+        **further,
     }
     return subprocess.run(
         [sys.executable, "-m", "trunkline", *arguments],
@@ -139,3 +181,21 @@ def test_the_log_is_talkative_and_every_line_an_object_with_its_context(run):
     assert {"the stream begins at offset 0", "the stream has ended"} >= {line["message"] for line in of_streams[-1:]}
     assert all(isinstance(line["partition"], int) for line in of_streams)
     assert any("partition" in line and "stream" not in line for line in run.lines)
+
+
+def test_a_trace_leads_from_the_producers_record_to_its_event(run):
+    sent = {span.span_id: span for service, span in run.spans if service == "trunkline-produce"}
+    told = {span.span_id: span for service, span in run.spans if service == "trunkline-worker"}
+    assert len(sent) > 20
+    assert {span.name.split()[0] for span in sent.values()} == {"send"}
+    assert run.traced
+    for event, traceparent in run.traced.items():
+        _, trace_id, span_id, flags = traceparent.split("-")
+        span = told[bytes.fromhex(span_id)]
+        assert (span.trace_id.hex(), int(flags, 16) & 1) == (trace_id, 1)  # sampled
+        parent = sent[span.parent_span_id]
+        assert parent.trace_id == span.trace_id
+        named = {each.key: each.value.string_value for each in span.attributes}
+        assert named["trunkline.event"] == event
+        assert parent.start_time_unix_nano < span.start_time_unix_nano < span.end_time_unix_nano
+    assert {span.name for span in told.values()} >= {"transcribe utterance", "transcribe partial"}

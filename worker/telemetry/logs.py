@@ -18,7 +18,7 @@ transcripts.disabled = True
 
 # At DEBUG the Kafka client writes whole requests: audio, transcripts, passwords.
 _TALKATIVE = ("aiokafka",)
-_CONTEXT = ("partition", "stream", "trace_id")
+_CONTEXT = ("partition", "stream")
 _partition: ContextVar[int | None] = ContextVar("partition", default=None)
 
 
