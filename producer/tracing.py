@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from wire.topics import HEADER_TRACE
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-HEADER = "traceparent"
 Headers = list[tuple[str, bytes]]
 Traces = Literal["off", "otlp", "console"]
 
@@ -64,7 +65,7 @@ class Tracer:
         """start_ns: since 1970; now if not given."""
         context = None
         if parent is not None:
-            context = self._propagator.extract({HEADER: parent.decode("ascii", "replace")})
+            context = self._propagator.extract({HEADER_TRACE: parent.decode("ascii", "replace")})
         return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=start_ns)
 
     def headers(self, span: Span) -> Headers:
@@ -73,4 +74,4 @@ class Tracer:
             return []
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, self._in_context(span))
-        return [(HEADER, carrier[HEADER].encode())]
+        return [(HEADER_TRACE, carrier[HEADER_TRACE].encode())]

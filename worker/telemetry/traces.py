@@ -9,8 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from producer.tracing import HEADER, Headers, Tracer
+from producer.tracing import Headers, Tracer
 from wire.events import Head
+from wire.topics import HEADER_TRACE
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -29,7 +30,7 @@ class Traces:
     def received(self, partition: int, offset: int, headers: Iterable[tuple[str, bytes]]) -> None:
         """A record was read; to be called before it is heard."""
         for name, value in headers:
-            if name == HEADER:
+            if name == HEADER_TRACE:
                 self._records[partition, offset] = value, time.time_ns()
                 if len(self._records) > REMEMBERED:
                     self._records.popitem(last=False)
