@@ -1,9 +1,13 @@
 """One broker with a listener of every kind, users, an authorizer, and certificates good and bad."""
 
+import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -15,6 +19,8 @@ from confluent_kafka.admin import (
 )
 
 from deploy.kafka import LocalKafka
+from producer.reach import Unreachable, reach
+from producer.security import Security
 from tests.certificates import Authority
 from wire import Topics
 
@@ -63,6 +69,9 @@ class Secure:
         for change in changes:
             for done in self.admin.alter_user_scram_credentials([change]).values():
                 done.result(20)
+        security = Security("SASL_PLAINTEXT", sasl_username=name, sasl_password=PASSWORD)
+        client = {"bootstrap_servers": self.kafka.address("CLEAR"), **security.client()}
+        _soon(lambda: asyncio.run(reach(client, 5.0)))
 
     def allow(self, user: str, kind: str, name: str, *operations: str, prefix: bool = False) -> None:
         pattern = ResourcePatternType.PREFIXED if prefix else ResourcePatternType.LITERAL
@@ -74,6 +83,12 @@ class Secure:
         ]
         for done in self.admin.create_acls(bindings).values():
             done.result(20)
+        _soon(lambda: all(self._known(binding) for binding in bindings) or _fail(f"no {bindings}"))
+
+    def _known(self, acl: AclBinding) -> bool:
+        where = acl.restype, acl.name, acl.resource_pattern_type
+        sought = AclBindingFilter(*where, acl.principal, acl.host, acl.operation, acl.permission_type)
+        return bool(self.admin.describe_acls(sought).result(20))
 
     def may_work(self, user: str, topics: Topics, group: str) -> None:
         """What docs/security.md says a worker needs."""
@@ -105,3 +120,20 @@ def settings(authority: Authority) -> dict[str, str]:
         for mechanism in ("scram-sha-256", "scram-sha-512"):
             found[f"{name}.{mechanism}.sasl.jaas.config"] = _SCRAM
     return found
+
+
+def _soon(attempt: Callable[[], object]) -> None:
+    """Brokers learn of users and rights a moment after they are made."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            attempt()
+            return
+        except (Unreachable, LookupError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def _fail(why: str) -> None:
+    raise LookupError(why)

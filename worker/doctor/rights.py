@@ -4,13 +4,17 @@ The client library has neither request in the version that tells the authorised 
 Operations are bits, numbered as in Kafka's AclOperation.
 """
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.errors import for_code
+from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
+POLL_S = 0.05
 READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 8, 10
 NAMES = {READ: "Read", WRITE: "Write", DESCRIBE: "Describe", DESCRIBE_CONFIGS: "DescribeConfigs"}
 
@@ -26,13 +30,28 @@ async def topic_rights(client: AIOKafkaClient, names: list[str]) -> dict[str, fr
 
 async def group_rights(client: AIOKafkaClient, group: str) -> frozenset[int]:
     """Raises GroupAuthorizationFailedError and other KafkaErrors."""
-    node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-    answer = await client.send(node, _GroupRights(group))
-    code, *_, operations = answer.groups[0]
-    # one that does not exist yet is told about all the same; from version 6 on it would be an error
-    if code:
-        raise for_code(code)(group)
-    return _operations(operations)
+
+    async def ask() -> Any:
+        node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+        answer = (await client.send(node, _GroupRights(group))).groups[0]
+        if answer[0]:
+            raise for_code(answer[0])(group)
+        return answer
+
+    # a group that does not exist yet is told about all the same; from version 6 on it would be an error
+    return _operations((await again(ask))[-1])
+
+
+async def again(ask: Callable[[], Awaitable[Any]], seconds: float = 10.0) -> Any:
+    """What is asked, repeated while a coordinator still starts or ends what was before. Raises KafkaError."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return await ask()
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(POLL_S)
 
 
 def _operations(bits: int) -> frozenset[int]:

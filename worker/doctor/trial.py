@@ -11,12 +11,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 from aiokafka.record.memory_records import MemoryRecords
 
-POLL_S = 0.05
+from worker.doctor.rights import POLL_S, again
+
+TIMEOUT_MS = 10_000  # the brokers abort it by themselves after so long
 MARKER_S = 5.0  # the marker is written after the abort is answered
 
 
@@ -37,33 +39,23 @@ async def trial(
 ) -> Trial:
     """Raises KafkaError, TimeoutError. options: keyword arguments of aiokafka's clients; clock: seconds since 1970."""
     began = time.monotonic()
-    node = await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
-    producer = await _ask(client, node, InitProducerIdRequest(transactional_id, 10_000))
+
+    async def begin() -> tuple[int, Any]:
+        node = await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
+        return node, await _ask(client, node, InitProducerIdRequest(transactional_id, TIMEOUT_MS))
+
+    node, producer = await again(begin)
     who = transactional_id, producer.producer_id, producer.producer_epoch
-    added = await _retried(client, node, AddPartitionsToTxnRequest(*who, [(place.topic, [place.partition])]))
-    for topic, partitions in added.errors:
-        for _, code in partitions:
-            if code:
-                raise for_code(code)(topic)
+    add = AddPartitionsToTxnRequest(*who, [(place.topic, [place.partition])])
+    await again(lambda: _ask(client, node, add))
     end = await _end(options, place)
     before = clock()
-    await _retried(client, node, EndTxnRequest(*who, False))
+    await again(lambda: _ask(client, node, EndTxnRequest(*who, False)))
     seconds = time.monotonic() - began
     marked = await _marker(client, place, end)
     after = clock()
     ahead = before - marked if marked < before else after - marked if marked > after else 0.0
     return Trial(seconds, ahead)
-
-
-async def _retried(client: AIOKafkaClient, node: int, request: Any) -> Any:
-    """Again while the coordinator is still busy with the transaction before."""
-    while True:
-        try:
-            return await _ask(client, node, request)
-        except KafkaError as error:
-            if not error.retriable:
-                raise
-        await asyncio.sleep(POLL_S)
 
 
 async def _ask(client: AIOKafkaClient, node: int, request: Any) -> Any:
@@ -89,8 +81,9 @@ async def _end(options: dict[str, Any], place: TopicPartition) -> int:
 async def _marker(client: AIOKafkaClient, place: TopicPartition, offset: int) -> float:
     """The broker's time, s, in the first control batch at or after the offset. Raises TimeoutError."""
     async with asyncio.timeout(MARKER_S):
+        while (leader := client.cluster.leader_for_partition(place)) is None:
+            await client.set_topics([place.topic])
         while True:
-            leader = client.cluster.leader_for_partition(place)
             asked = FetchRequest(200, 1, 1_000_000, 0, [(place.topic, [(place.partition, offset, 1_000_000)])])
             for _, partitions in (await client.send(leader, asked)).topics:
                 records = MemoryRecords(partitions[0][-1] or b"")
