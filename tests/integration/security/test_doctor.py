@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from tests.integration.security.broker import PASSWORD
 from tests.integration.support import MODEL, unique
-from tests.security.broker import PASSWORD
 from tests.state.conftest import local_redis
 from wire import Topics
 from wire.topics import TopicSpec

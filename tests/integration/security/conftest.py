@@ -1,4 +1,4 @@
-"""What the tests of security share: one secured broker, and a process that forks workers."""
+"""What the tests of security share: one broker with a listener of every kind."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from deploy.kafka import KafkaUnavailable, LocalKafka
-from deploy.zygote import Zygote
 from tests.certificates import Authority
 from tests.conftest import own_topics, require
-from tests.security.broker import LISTENERS, Secure, settings
+from tests.integration.security.broker import LISTENERS, Secure, settings
 from wire import Topics
 
 
@@ -41,9 +40,3 @@ def secure(authority: Authority) -> Iterator[Secure]:
 def secured_topics(secure: Secure) -> Iterator[Topics]:
     with own_topics(secure.kafka.bootstrap_servers) as names:
         yield names
-
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as started:
-        yield started

@@ -22,8 +22,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from deploy.worker import LocalWorker
 from tests.conftest import own_topics
 from tests.integration.conftest import ONE_THREAD
+from tests.integration.security.broker import PASSWORD, Secure
 from tests.integration.support import CALLS, MODEL, ROOT, Outputs, unique
-from tests.security.broker import PASSWORD, Secure
 from tests.state.conftest import local_redis
 from wire import Topics
 

@@ -8,7 +8,7 @@ import pytest
 from producer.reach import Unreachable, reach
 from producer.security import Security
 from tests.certificates import Authority
-from tests.security.broker import PASSWORD, Secure
+from tests.integration.security.broker import PASSWORD, Secure
 
 pytestmark = pytest.mark.kafka
 
