@@ -9,7 +9,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from producer.connection import Connection
-from producer.outbox import Outbox, Sink
+from producer.entry import Sink
+from producer.outbox import Outbox
 from producer.reach import Unreachable, reach
 from producer.security import Security
 from producer.tracing import Tracer

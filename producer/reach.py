@@ -60,19 +60,24 @@ class _Refused(Exception):
 
 async def _brokers(host: str, port: int, options: dict[str, Any], timeout_s: float) -> list[tuple[str, int]]:
     brokers = await _ask(host, port, options, timeout_s)
+    usable, refused = [broker for broker in brokers if broker == (host, port)], []
+    others = [broker for broker in brokers if broker != (host, port)]
     outcomes = await asyncio.gather(
-        *(_ask(other, number, options, timeout_s) for other, number in brokers if (other, number) != (host, port)),
+        *(_ask(*broker, options, timeout_s) for broker in others),
         return_exceptions=True,
     )
-    refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    for outcome in refused:
-        if not isinstance(outcome, _Refused):
+    for broker, outcome in zip(others, outcomes, strict=True):
+        if isinstance(outcome, _Refused):
+            refused.append(outcome)
+        elif isinstance(outcome, BaseException):
             raise outcome
-    if brokers and len(refused) == len(brokers):
+        else:
+            usable.append(broker)
+    if refused and not usable:
         raise _Refused(f"{host}:{port} answers, but not the broker that it names: {refused[0]}")
-    for outcome in refused:
-        log.warning("a broker cannot be used: %s", outcome)
-    return brokers
+    for reason in refused:
+        log.warning("a broker cannot be used: %s", reason)
+    return usable
 
 
 async def _ask(host: str, port: int, options: dict[str, Any], timeout_s: float) -> list[tuple[str, int]]:

@@ -48,20 +48,19 @@ class Security:
 
     def client(self) -> dict[str, Any]:
         """Keyword arguments of aiokafka's clients. Raises SecurityError with all that is wrong."""
-        problems = self.problems()
+        if problems := self.problems():
+            raise SecurityError(problems)
         options: dict[str, Any] = {"security_protocol": self.security_protocol}
-        if self.has_sasl and not problems:
+        if self.has_sasl:
             options |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.sasl_username,
                 "sasl_plain_password": self.sasl_password or read_secret(self.sasl_password_file or ""),
             }
-        if self.has_tls and not problems:
+        if self.has_tls:
             options["ssl_context"] = ssl.create_default_context(cafile=self.ssl_ca_file)
             if self.ssl_cert_file and self.ssl_key_file:
                 options["ssl_context"].load_cert_chain(self.ssl_cert_file, self.ssl_key_file, _no_passphrase)
-        if problems:
-            raise SecurityError(problems)
         return options
 
     def problems(self) -> dict[str, str]:
