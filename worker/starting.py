@@ -17,7 +17,6 @@ from worker.state.checkpoint import Fingerprint
 from worker.state.device import DeviceStore
 from worker.state.redis import RedisStore
 from worker.state.store import StateStore
-from worker.telemetry.logs import take_over
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,6 @@ def load_engine(settings: Settings) -> Loaded:
     torch.set_num_threads(chosen.threads or max(1, len(os.sched_getaffinity(0)) // 2))
     began = time.monotonic()
     model = load(chosen.source, chosen.device, chosen.id)
-    take_over("nemo_logger")
     engine = build(model, batching.slots, chosen.engine, chosen.dtype, batching.max_frames)
     mode = _mode(settings, engine)
     engine.open(0, mode)

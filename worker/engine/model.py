@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from worker.engine.interface import EngineInfo, Geometry, ModelUnavailable, UnsupportedModel
+from worker.telemetry.logs import take_over
 
 WORD_START = "\u2581"
 
@@ -41,6 +42,9 @@ def load(source: str, device: str = "auto", model_id: str | None = None) -> Spee
     path = Path(source)
     if not path.is_file() and (path.suffix == ".nemo" or source.startswith((".", "/"))):
         raise ModelUnavailable(f"no model file at {source!r}: give a .nemo file or a Hugging Face name")
+    import nemo.utils  # makes NeMo's logger, which would write by itself
+
+    take_over("nemo_logger")
     from nemo.collections.asr.models import ASRModel  # half a minute the first time
 
     target = choose_device(device)

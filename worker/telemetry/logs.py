@@ -8,9 +8,10 @@ import logging
 import sys
 import time
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from worker.settings import TelemetrySettings
+if TYPE_CHECKING:
+    from worker.settings import TelemetrySettings
 
 # What was said. Disabled, whatever the level, unless telemetry.log_transcripts asks for it.
 transcripts = logging.getLogger("trunkline.transcripts")
@@ -32,7 +33,7 @@ def about(partition: int | None = None, stream: str | None = None) -> dict[str, 
     return {name: value for name, value in (("partition", partition), ("stream", stream)) if value is not None}
 
 
-def set_up(settings: TelemetrySettings) -> None:
+def set_up(settings: "TelemetrySettings") -> None:
     """Send all logs of this process to standard error, as the settings say."""
     text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)

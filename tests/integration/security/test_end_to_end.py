@@ -126,7 +126,7 @@ def _run(secure: Secure, zygote, topics, folder) -> Run:
         with worker:
             produced = _command(
                 secure, caller, environment, "produce", str(CALLS / "call-00.flac"), "--topic", topics.audio,
-                "--call-id", CALL, "--speed", "4", "--traces", "otlp", "--bootstrap-servers", servers,
+                "--call-id", CALL, "--speed", "8", "--traces", "otlp", "--bootstrap-servers", servers,
             )  # fmt: skip
             assert produced.returncode == 0, produced.stderr
             tailed = _command(
