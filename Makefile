@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact dashboards dashboard-picture mutants lint format typecheck lock bench-calls bench-checkpoints bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean
+.PHONY: help venv demo test long exact dashboards dashboard-picture mutants lint format typecheck lock bench-calls bench-checkpoints bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean docs
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ dashboard-picture: $(READY) ## docs/dashboard.png: a real Prometheus watches a w
 
 mutants: $(READY) ## deliberate faults, one at a time: the tests must catch each; MUTANTS= names some
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
+
+docs: $(READY) ## the reference of settings, docs/settings.md, again from the settings model
+	$(BIN)/python -m worker.settings_page > docs/settings.md
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -41,7 +41,6 @@ _SETTINGS = {
     "node.id": "1",
     "process.roles": "broker,controller",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     "auto.create.topics.enable": "false",
     "default.replication.factor": "1",
     "group.initial.rebalance.delay.ms": "0",
@@ -67,23 +66,34 @@ class KafkaUnavailable(RuntimeError):
 class LocalKafka:
     """One broker: `with LocalKafka() as kafka: ... kafka.bootstrap_servers`.
 
-    `settings` are further broker settings. Data and ports stay the same over `stop()`, `kill()` and
+    `settings` are further broker settings; `listeners` further ports by name, each with its security protocol, and
+    `address` says where one is. Data and ports stay the same over `stop()`, `kill()` and
     `restart()`; `close()` deletes the data. Starting raises KafkaUnavailable when Java or the jars are not to
     be had, RuntimeError with the end of the broker's log when it does not come up.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None, start_timeout_s: float = 90.0) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        start_timeout_s: float = 90.0,
+        listeners: Mapping[str, str] | None = None,
+    ) -> None:
         self._settings = dict(settings or {})
+        self._protocols = dict(listeners or {})
         self._timeout = start_timeout_s
         self.java = find_java()
         self._classpath = f"{fetch_jars()}/*"
         self._process: guard.Guarded | None = None
         self.directory = Path(tempfile.mkdtemp(prefix="trunkline-kafka-"))
-        self.port, self._controller_port = _free_ports(2)
+        self.port, self._controller_port, *others = _free_ports(2 + len(self._protocols))
+        self._ports = dict(zip(self._protocols, others, strict=True))
 
     @property
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    def address(self, listener: str, host: str = "127.0.0.1") -> str:
+        return f"{host}:{self._ports[listener]}"
 
     @property
     def log_file(self) -> Path:
@@ -161,10 +171,13 @@ class LocalKafka:
         ]
 
     def _format(self, properties: Path) -> None:
+        listeners = [f"PLAINTEXT://{self.bootstrap_servers}", *(f"{n}://{self.address(n)}" for n in self._ports)]
+        protocols = ["CONTROLLER:PLAINTEXT", "PLAINTEXT:PLAINTEXT", *(f"{n}:{p}" for n, p in self._protocols.items())]
         settings = _SETTINGS | {
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "listeners": ",".join([*listeners, f"CONTROLLER://127.0.0.1:{self._controller_port}"]),
+            "advertised.listeners": ",".join(listeners),
+            "listener.security.protocol.map": ",".join(protocols),
             "log.dirs": str(self.directory / "data"),
         }
         settings |= self._settings

@@ -9,6 +9,7 @@ Needs neither torch nor the worker.
 
 from producer.call import Call
 from producer.client import DeliveryError, Producer, ProducerError
+from producer.security import Security, SecurityError
 from producer.stereo import StereoCall, channels
 
-__all__ = ["Call", "DeliveryError", "Producer", "ProducerError", "StereoCall", "channels"]
+__all__ = ["Call", "DeliveryError", "Producer", "ProducerError", "Security", "SecurityError", "StereoCall", "channels"]

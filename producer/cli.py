@@ -9,6 +9,7 @@ import resource
 import signal
 from dataclasses import replace
 
+from producer import tracing
 from producer.audio import UnsupportedAudio, find
 from producer.client import Producer, ProducerError
 from producer.options import parse
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
     except WireError as error:
         say(f"trunkline produce: {error}")
         return USAGE
-    except ProducerError as error:
+    except (ProducerError, tracing.TracingUnavailable) as error:
         say(f"trunkline produce: {error}")
         return NOT_CONFIRMED
     return _report(results) or interrupt.code
@@ -75,9 +76,12 @@ def _calls(options: argparse.Namespace) -> list[Source]:
 
 async def _run(options: argparse.Namespace, calls: list[Source], style: Style, interrupt: _Interrupt) -> list[Progress]:
     interrupt.listen()
+    traces = tracing.provider(options.traces, "trunkline-produce")
     producer = Producer(
-        options.bootstrap_servers,
+        options.cluster.bootstrap_servers,
         options.topic,
+        security=options.cluster.security,
+        tracer_provider=traces,
         delivery_timeout=options.delivery_timeout,
         queue_bytes=options.queue_mb * 2**20,
     )
@@ -89,6 +93,8 @@ async def _run(options: argparse.Namespace, calls: list[Source], style: Style, i
                 return await play(producer, calls, style, shown, interrupt.stop)
         finally:
             watching.cancel()
+            if traces is not None:
+                await asyncio.to_thread(traces.shutdown)
 
 
 class _Interrupt:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from producer.connection import Connection, unreachable
-from producer.outbox import Outbox, Sink
+from producer.entry import Sink
+from producer.outbox import Outbox
+from producer.reach import Unreachable, reach
+from producer.security import Security
+from producer.tracing import Tracer
 from wire.topics import Topics
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 
 class ProducerError(RuntimeError):
@@ -42,8 +49,10 @@ class Producer:
 
     bootstrap_servers: "host:port,host:port". delivery_timeout: seconds within which a record must be confirmed: a
     broker's outage that is shorter loses nothing. queue_bytes: records not confirmed that are held in memory, of all
-    calls together; beyond that, sending waits. Further keyword arguments go to `AIOKafkaProducer` (TLS and SASL, for
-    example). A topic that does not exist is an error: it is never created here.
+    calls together; beyond that, sending waits. security: TLS and SASL. tracer_provider: OpenTelemetry's; each
+    record becomes a span, and carries it on in its header. Further keyword arguments go to
+    `AIOKafkaProducer`. A topic that does not exist is an error: it is never created here. Raises SecurityError for
+    security settings that cannot work.
     """
 
     def __init__(
@@ -54,6 +63,8 @@ class Producer:
         start_timeout: float = 30.0,
         delivery_timeout: float = 120.0,
         queue_bytes: int = 64 * 2**20,
+        security: Security | None = None,
+        tracer_provider: TracerProvider | None = None,
         **kafka: Any,
     ) -> None:
         self.bootstrap_servers = bootstrap_servers
@@ -61,7 +72,12 @@ class Producer:
         self.delivery_timeout = delivery_timeout
         self.queue_bytes = queue_bytes
         self._start_timeout = start_timeout
-        self._settings = {**kafka, "bootstrap_servers": bootstrap_servers}
+        self._settings = {
+            **kafka,
+            **(security.client() if security else {}),
+            "bootstrap_servers": bootstrap_servers,
+        }
+        self._tracer = None if tracer_provider is None else Tracer(tracer_provider)
         self._outbox: Outbox | None = None
         self._partitions: list[int] = []
 
@@ -69,6 +85,7 @@ class Producer:
         """Connect and look the topic up. Raises ProducerError if that fails in `start_timeout` seconds."""
         connection: Connection | None = None
         try:
+            await reach(self._settings, self._start_timeout)
             connection = Connection(self.topic, self._settings)
             await connection.start(self._start_timeout)
             partitions = await connection.partitions()
@@ -80,7 +97,7 @@ class Producer:
         except BaseException as error:
             if connection is not None:
                 await connection.stop()
-            if not isinstance(error, TimeoutError | KafkaError | OSError | ValueError):
+            if not isinstance(error, Unreachable | TimeoutError | KafkaError | OSError | ValueError):
                 raise
             raise ProducerError(unreachable(self.bootstrap_servers, error, self._start_timeout)) from error
         self._partitions = partitions
@@ -122,7 +139,19 @@ class Producer:
 
     def put(self, partition: int, sink: Sink, key: bytes, value: bytes, position: int, end: int) -> None:
         """Queue one record with samples `position` to `end` of its stream; `sink` learns what became of it."""
-        self._started().put(partition, sink, key, value, position, end)
+        outbox = self._started()
+        if self._tracer is None:
+            outbox.put(partition, sink, key, value, position, end)
+            return
+        attributes = {
+            "messaging.system": "kafka",
+            "messaging.destination.name": self.topic,
+            "messaging.destination.partition.id": str(partition),
+            "trunkline.stream": key.decode(errors="replace"),
+            "trunkline.position": position,
+        }
+        span = self._tracer.begin(f"send {self.topic}", attributes)
+        outbox.put(partition, sink, key, value, position, end, span, self._tracer.headers(span))
 
     def _started(self) -> Outbox:
         if self._outbox is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from producer.flags import EPILOG as SECURITY
+from producer.flags import add_kafka_flags, cluster
 from producer.output import printable
 from producer.raw import STDIN, RawFormat
+from producer.security import SecurityError
 from wire.records import ENCODINGS, SAMPLE_RATES, Scalar
 from wire.topics import Topics
 
@@ -33,7 +35,10 @@ examples:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options; `raw` is a RawFormat or None. Exits with 2, and says why, where they make no sense."""
+    """The options; `raw` is a RawFormat or None, `cluster` where Kafka is.
+
+    Exits with 2, and says why, where they make no sense.
+    """
     parser = _parser()
     options = parser.parse_args(argv)
     if not options.raw:
@@ -54,6 +59,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--call-id has at least one character")
     if options.call_id and (len(options.paths) > 1 or options.paths[0].is_dir() or options.calls):
         parser.error("--call-id is for a single call")
+    try:
+        options.cluster = cluster(options)
+    except SecurityError as error:
+        parser.error(str(error))
     return options
 
 
@@ -61,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trunkline produce",
         description="Send audio to Kafka as live calls. Each channel of a recording is its own stream.",
-        epilog=EPILOG,
+        epilog=f"{EPILOG}\n{SECURITY}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -72,12 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="WAV, FLAC or OGG, 8 to 48 kHz; a directory with all below it; with --raw also - for standard input",
     )
     kafka = parser.add_argument_group("Kafka")
-    kafka.add_argument(
-        "--bootstrap-servers",
-        default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
-        metavar="HOST:PORT",
-        help="default: KAFKA_BOOTSTRAP_SERVERS, else localhost:9092",
-    )
+    add_kafka_flags(kafka)
     kafka.add_argument("--topic", default=Topics().audio, help="default: %(default)s")
     kafka.add_argument(
         "--delivery-timeout",
@@ -98,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=("wait", "drop"),
         default="wait",
         help="when that is full: wait (the default), or drop new audio, which becomes a gap in the transcript",
+    )
+    kafka.add_argument(
+        "--traces",
+        choices=("off", "otlp", "console"),
+        default="off",
+        help="OpenTelemetry: each record becomes a span; console: on standard output. Sampling and endpoint by OTEL_ "
+        "variables; default: %(default)s",
     )
     audio = parser.add_argument_group("audio")
     audio.add_argument("--raw", action="store_true", help="samples without a header, little-endian, interleaved")

@@ -13,7 +13,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -25,6 +25,7 @@ from aiokafka.errors import (
 )
 
 from producer.connection import MAX_BATCH_BYTES, Connection
+from producer.entry import Entry, Headers, Sink, Span
 
 log = logging.getLogger(__name__)
 
@@ -40,33 +41,6 @@ OVERHEAD_BYTES = 500
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 REFUSED = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError, InvalidTopicError)
-
-
-class Sink(Protocol):
-    """Whoever put a record in learns what became of it, each record once, in order."""
-
-    def confirmed(self, end: int) -> None: ...
-
-    def lost(self, position: int, reason: str) -> None: ...
-
-
-class Entry:
-    """A record that waits. Its audio is samples `position` to `end` of its stream (equal if it has none)."""
-
-    __slots__ = ("deadline", "end", "key", "position", "sink", "value")
-
-    def __init__(self, sink: Sink, key: bytes, value: bytes, position: int, end: int, deadline: float) -> None:
-        self.sink: Sink | None = sink  # None: it has been told already
-        self.key = key
-        self.value = value
-        self.position = position
-        self.end = end
-        self.deadline = deadline
-
-    def lose(self, reason: str) -> None:
-        if self.sink is not None:
-            self.sink.lost(self.position, reason)
-            self.sink = None
 
 
 class Lane:
@@ -153,10 +127,20 @@ class Outbox:
         finally:
             self._admit()
 
-    def put(self, partition: int, sink: Sink, key: bytes, value: bytes, position: int, end: int) -> None:
+    def put(
+        self,
+        partition: int,
+        sink: Sink,
+        key: bytes,
+        value: bytes,
+        position: int,
+        end: int,
+        span: Span | None = None,
+        headers: Headers = (),
+    ) -> None:
         """Take a record in, whether or not there is room."""
         lane = self._lanes[partition]
-        entry = Entry(sink, key, value, position, end, self._loop.time() + self._timeout)
+        entry = Entry(sink, key, value, position, end, self._loop.time() + self._timeout, span, headers)
         lane.waiting.append(entry)
         self.bytes += len(value) + OVERHEAD_BYTES
         if not lane.flying:
@@ -196,7 +180,7 @@ class Outbox:
         batch = self._connection.batch()
         while lane.waiting and len(lane.flying) != lane.most:
             entry = lane.waiting[0]
-            if batch.append(timestamp=None, key=entry.key, value=entry.value) is None:
+            if batch.append(timestamp=None, key=entry.key, value=entry.value, headers=list(entry.headers)) is None:
                 break
             lane.flying.append(lane.waiting.popleft())
         lane.connection = self._connection
@@ -217,8 +201,7 @@ class Outbox:
         if error is None:
             lane.heard = self._loop.time()
             for entry in flying:
-                if entry.sink is not None:
-                    entry.sink.confirmed(entry.end)
+                entry.confirm()
         else:
             connection.spent = True
             lane.why = f"{type(error).__name__}: {error}"

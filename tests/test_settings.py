@@ -1,10 +1,15 @@
 """Settings: where they come from, who wins, and that every mistake is named at once."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
-from worker.settings import PREFIX, Settings, SettingsError, load
+from worker import config_cli
+from worker.settings import PREFIX, Settings
+from worker.settings_page import page
+from worker.sources import SettingsError, load, names
 
 SECTIONS = ("kafka", "model", "batching", "stream", "telemetry")
 
@@ -154,3 +159,131 @@ def test_settings_cannot_be_changed_afterwards():
     settings = load(["--model.source", "m"])
     with pytest.raises(ValueError, match="frozen"):
         settings.model.look_ahead = 1
+
+
+def test_settings_that_contradict_each_other_are_named_together_with_the_wrong_ones(yaml, tmp_path):
+    flags = yaml(
+        "model: {source: m}\nbatching: {slots: 0}\n"
+        "kafka: {security_protocol: SASL_SSL, ssl_ca_file: /nowhere/ca.pem, partial_topic: transcripts.final}\n"
+        "state: {store: redis, redis_ca_file: /nowhere/ca.pem, redis_username: worker}\n"
+    )
+    assert problems(flags) == [
+        "batching.slots",
+        "kafka.final_topic",
+        "kafka.partial_topic",
+        "kafka.sasl_password",
+        "kafka.sasl_username",
+        "kafka.ssl_ca_file",
+        "state.redis_ca_file",
+        "state.redis_username",
+    ]
+
+
+def test_contradictions_are_found_beside_a_wrong_value_of_the_same_section(yaml):
+    flags = yaml("model: {sorce: m}\nkafka: {security_protocol: SASL_SSL, session_timeout_ms: soon}\n")
+    assert problems(flags) == [
+        "kafka.sasl_password",
+        "kafka.sasl_username",
+        "kafka.session_timeout_ms",
+        "model.sorce",
+        "model.source",
+    ]
+
+
+@pytest.mark.parametrize("path", ["/nowhere/ca.pem", __file__])
+def test_files_of_tls_that_cannot_be_used_are_named(path):
+    flags = ["--model.source=m", "--state.store=redis", "--state.redis_url=rediss://h", f"--state.redis_ca_file={path}"]
+    assert problems(flags) == ["state.redis_ca_file"]
+    assert problems(["--model.source=m", "--kafka.security_protocol=SSL", f"--kafka.ssl_ca_file={path}"]) == [
+        "kafka.ssl_ca_file"
+    ]
+
+
+def test_certificates_for_a_redis_without_tls_are_refused():
+    flags = ["--model.source=m", "--state.store=redis", "--state.redis_cert_file=a", "--state.redis_key_file=b"]
+    assert problems(flags) == ["state.redis_cert_file", "state.redis_key_file"]
+    assert problems(["--model.source=m", "--state.store=redis", "--state.redis_url=http://h"]) == ["state.redis_url"]
+
+
+def test_a_store_that_is_not_used_need_not_be_right():
+    load(["--model.source=m", "--state.redis_ca_file=/nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("kafka: {sasl_pasword: hush-hush}", ["kafka.sasl_pasword"]),
+        ("kafka: {sasl_password: [hush-hush]}", ["kafka.sasl_password"]),
+        ("state: [hush-hush]", ["state"]),
+        ("state: {redis_password: {a: hush-hush}}", ["state.redis_password"]),
+        ("kafka: {sasl_password: hush-hush}", ["kafka.sasl_password"]),
+        ("nosuch: {password: hush-hush}", ["nosuch"]),
+    ],
+)
+def test_no_problem_shows_a_secret(yaml, text, names):
+    with pytest.raises(SettingsError) as error:
+        load(yaml(f"model: {{source: m}}\n{text}\n"))
+    assert [problem.split(":")[0] for problem in error.value.problems] == names
+    assert "hush-hush" not in str(error.value)
+
+
+def test_the_password_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "password").write_text("from-file\n")
+    sasl = ["--model.source=m", "--kafka.security_protocol=SASL_PLAINTEXT", "--kafka.sasl_username=u"]
+    settings = load([*sasl, f"--kafka.sasl_password_file={tmp_path / 'password'}"])
+    assert settings.kafka.client()["sasl_plain_password"] == "from-file"
+    monkeypatch.setenv("TRUNKLINE_KAFKA__SASL_PASSWORD", "from-environment")
+    settings = load(sasl)
+    assert settings.kafka.client()["sasl_plain_password"] == "from-environment"
+    assert "from-environment" not in repr(settings)
+
+
+class TestConfig:
+    """`trunkline worker config`."""
+
+    def run(self, argv, capsys):
+        code = config_cli.main(argv)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    def test_each_setting_is_shown_with_its_source(self, yaml, monkeypatch, capsys):
+        flags = yaml("model: {source: m.nemo, look_ahead: 1}\n")
+        monkeypatch.setenv("TRUNKLINE_MODEL__LOOK_AHEAD", "3")
+        code, out, _ = self.run(["--json", *flags, "--model.decoder", "ctc"], capsys)
+        found = json.loads(out)
+        assert code == 0
+        assert found["model.source"] == {"value": "m.nemo", "source": f"file {flags[1]}"}
+        assert found["model.look_ahead"] == {"value": 3, "source": "TRUNKLINE_MODEL__LOOK_AHEAD"}
+        assert found["model.decoder"] == {"value": "ctc", "source": "flag --model.decoder"}
+        assert found["batching.slots"] == {"value": 64, "source": "default"}
+        assert set(found) == set(names())
+
+    def test_what_is_printed_is_yaml_that_gives_the_same_settings(self, yaml, capsys):
+        flags = yaml("model: {source: m.nemo}\nstream: {language: 'no'}\nkafka: {group: '7'}\n")
+        _, out, _ = self.run([*flags, "--state.key_prefix=a: b #c"], capsys)
+        assert load(yaml(out)) == load([*flags, "--state.key_prefix=a: b #c"])
+        assert "TRUNKLINE" not in out
+        assert out.count("# default") > 40
+
+    @pytest.mark.parametrize("form", [[], ["--json"]])
+    def test_secrets_are_masked(self, form, monkeypatch, capsys):
+        monkeypatch.setenv("TRUNKLINE_STATE__REDIS_PASSWORD", "hush-hush")
+        monkeypatch.setenv("TRUNKLINE_KAFKA__SASL_PASSWORD", "hush-hush")
+        flags = ["--model.source=m", "--state.redis_url=redis://user:hush-hush@host:1/0", "--kafka.sasl_username=u"]
+        code, out, _ = self.run([*form, *flags, "--kafka.security_protocol=SASL_PLAINTEXT"], capsys)
+        assert code == 0
+        assert "hush-hush" not in out
+        assert "redis://user:**********@host:1/0" in out
+        assert "TRUNKLINE_KAFKA__SASL_PASSWORD" in out
+
+    def test_wrong_settings_are_all_named_and_the_exit_code_is_2(self, capsys):
+        code, out, err = self.run(["--batching.slots=0", "--kafka.security_protocol=SASL_SSL"], capsys)
+        assert (code, out) == (2, "")
+        assert all(name in err for name in ("batching.slots", "model.source", "kafka.sasl_username"))
+
+
+def test_the_page_of_settings_is_as_the_model_has_it():
+    written = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert written.read_text() == page(), "run `make docs`"
+    for name in names():
+        assert f"| `{name}`<br>" in page()

@@ -12,6 +12,7 @@ _COMMANDS = {
     "produce": ("producer.cli", None, "send recordings and live audio to Kafka as calls"),
     "tail": ("trunkline.tail", None, "follow transcripts as they are made"),
     "topics": ("worker.ingest.topics_cli", None, "create, check and list the topics"),
+    "doctor": ("worker.doctor.cli", "worker", "check whether a worker could work here, and say what to do"),
     "worker": ("worker.cli", "worker", "transcribe: audio from Kafka in, transcripts out"),
 }
 

@@ -15,6 +15,8 @@ from aiokafka.errors import KafkaError, UnsupportedCodecError
 from aiokafka.partitioner import DefaultPartitioner
 
 from producer.connection import unreachable
+from producer.reach import Unreachable, reach
+from producer.security import Security
 from wire import Final, Partial, StreamEnd, Topics, WireError, decode_final, decode_partial, encode_key
 from wire.topics import HEADER_INPUT_TIMESTAMP
 
@@ -48,7 +50,7 @@ class Follower:
 
     stream, call: ids, at most one of them. from_beginning: finals from the topic's start; partials always from now on.
     Raises FollowError on entry if Kafka does not answer in `start_timeout` seconds or a topic is missing, WireError for
-    a stream id that cannot be one.
+    a stream id that cannot be one. security: TLS and SASL; raises SecurityError for what cannot work.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Follower:
         from_beginning: bool = False,
         partials: bool = True,
         start_timeout: float = 30.0,
+        security: Security | None = None,
     ) -> None:
         self._servers = bootstrap_servers
+        self._client = {"bootstrap_servers": bootstrap_servers, **(security.client() if security else {})}
         self._topics = topics or Topics()
         self._stream = stream
         self._key = encode_key(stream) if stream is not None else None
@@ -147,14 +151,15 @@ class Follower:
 
     async def __aenter__(self) -> Self:
         try:
+            await reach(self._client, self._start_timeout)
             self._consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._servers,
+                **self._client,
                 isolation_level="read_committed",
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",  # what retention took away meanwhile is passed over
                 fetch_max_wait_ms=100,
             )
-        except ValueError as error:  # an address that is none
+        except (Unreachable, ValueError) as error:  # ValueError: an address that is none
             raise FollowError(f"cannot reach Kafka at {self._servers}: {error}") from error
         try:
             async with asyncio.timeout(self._start_timeout):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import select
 import signal
 import sys
 
+from producer.flags import EPILOG as SECURITY
+from producer.flags import add_kafka_flags, cluster
 from producer.output import mute, say, terminal
+from producer.security import SecurityError
 from trunkline.follow import Follower, FollowError
 from trunkline.view import JsonLines, Lines, Terminal, View
 from wire import Topics, WireError
@@ -43,6 +45,10 @@ def main(argv: list[str]) -> int:
         parser.error("an id has at least one character")
     if options.until_end and not (options.stream or options.call):
         parser.error("--until-end needs --stream or --call")
+    try:
+        options.cluster = cluster(options)
+    except SecurityError as error:
+        parser.error(str(error))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("aiokafka", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -82,12 +88,13 @@ async def _follow(options: argparse.Namespace, ended_by: list[int]) -> None:
     console = None if options.json else terminal()
     partials = console is not None if options.partials is None else options.partials
     follower = Follower(
-        options.bootstrap_servers,
+        options.cluster.bootstrap_servers,
         Topics(final=options.final_topic, partial=options.partial_topic),
         stream=options.stream,
         call=options.call,
         from_beginning=options.from_beginning,
         partials=partials,
+        security=options.cluster.security,
     )
     async with follower:
         what = f"stream {options.stream}" if options.stream else f"call {options.call}" if options.call else "all calls"
@@ -118,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trunkline tail",
         description="Follow transcripts as they are made: all calls, one call or one stream.",
-        epilog=EPILOG,
+        epilog=f"{EPILOG}\n{SECURITY}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group()
@@ -138,12 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end when the stream has ended; with --call, when all its streams that were heard of have, and 3 s passed",
     )
-    parser.add_argument(
-        "--bootstrap-servers",
-        default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
-        metavar="HOST:PORT",
-        help="default: KAFKA_BOOTSTRAP_SERVERS, else localhost:9092",
-    )
+    add_kafka_flags(parser)
     parser.add_argument("--final-topic", default=Topics().final, metavar="NAME", help="default: %(default)s")
     parser.add_argument("--partial-topic", default=Topics().partial, metavar="NAME", help="default: %(default)s")
     return parser

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from wire.fields import MAX_RECORD_BYTES
 
 HEADER_INPUT_TIMESTAMP = "input-timestamp"
+HEADER_TRACE = "traceparent"  # W3C trace context
 HEADER_TOPIC = "topic"
 HEADER_PARTITION = "partition"
 HEADER_OFFSET = "offset"

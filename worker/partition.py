@@ -30,6 +30,7 @@ from worker.replay import Replay
 from worker.settings import KafkaSettings
 from worker.stream.segment import Source
 from worker.streams import Streams
+from worker.telemetry.logs import about
 from worker.telemetry.metrics import Metrics
 from worker.transcript.transcriber import Told
 
@@ -129,6 +130,8 @@ class Partition:
     def reject(self, key: bytes | None, value: bytes | None, offset: int, error: WireError) -> None:
         """Send a record to the rejected topic; `key`: None if it is not usable."""
         self._metrics.rejected.labels(error.reason).inc()
+        # not its text, which may quote the record
+        log.debug("record %d rejected: %s", offset, error.reason, extra=about(self.number))
         self.outbox.rejected(key, offset, reject(value, error.reason, str(error)))
 
     def heard(self, live: LiveStream, tokens: Tokens, last: bool) -> None:
@@ -196,7 +199,7 @@ class Partition:
         for live in idle:
             if live.partition is not self:
                 continue  # it is being read again
-            log.info("partition %d: a stream was idle for %.0f s and is ended", self.number, live.idle_s)
+            log.info("idle for %.0f s, ended", live.idle_s, extra=about(self.number, live.row.stream))
             self._streams.end_idle(live, self.next_offset)
 
     @property

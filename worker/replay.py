@@ -17,6 +17,7 @@ from worker.delivery.table import Base, EndedRow, Row, Table, row_key
 from worker.live import LiveStream, Owner
 from worker.stream.segment import Source
 from worker.streams import Streams
+from worker.telemetry.logs import about
 from worker.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ class Replay:
             row = replace(row, checkpoint=None)
             if row.begins < next_offset:
                 log.error(
-                    "partition %d: the beginning of a stream is no longer kept; it goes on after a gap",
-                    self._owner.number,
+                    "the beginning of the stream is no longer kept; it goes on after a gap",
+                    extra=about(self._owner.number, row.stream),
                 )
                 row = replace(row, base=Base(next_offset, row.published))
             elif row.base is None:

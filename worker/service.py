@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
+from producer import tracing
 from worker.admission import Admission
 from worker.batching.feed import SAMPLE_BYTES
 from worker.batching.runner import Done, Runner
@@ -39,6 +41,7 @@ from worker.telemetry.build import build_info
 from worker.telemetry.kafka import observe
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.server import TelemetryServer
+from worker.telemetry.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +55,15 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client = {"bootstrap_servers": settings.kafka.bootstrap_servers}
+        self._client = settings.kafka.client()
         self._metrics = Metrics()
         self._metrics.build.info(build_info())
         self._metrics.ready.set_function(lambda: self._starting is None)
         self._starting: str | None = "starting"
         self._runner: Runner | None = None
         self._housekeeping: Housekeeping | None = None
+        provider = tracing.provider(settings.telemetry.traces, "trunkline-worker")
+        self._traces = None if provider is None else Traces(provider)
 
     async def run(self) -> int:
         """Start, work until SIGTERM or a fault, drain. Raises StartError, UnsupportedModel."""
@@ -71,6 +76,8 @@ class Service:
             return await self._run(stop)
         finally:
             telemetry.stop()
+            if self._traces is not None:
+                await asyncio.to_thread(self._traces.stop)
 
     async def _run(self, stop: asyncio.Event) -> int:
         settings = self._settings
@@ -116,6 +123,10 @@ class Service:
         except TimeoutError:
             raise StartError(
                 f"Kafka at {settings.kafka.bootstrap_servers}: joining group {settings.kafka.group!r} takes too long"
+            ) from None
+        except KafkaError as error:
+            raise StartError(
+                f"Kafka at {settings.kafka.bootstrap_servers}: group {settings.kafka.group!r} cannot be joined: {error}"
             ) from None
         self._runner.start()
         self._starting = None
@@ -213,14 +224,14 @@ class Service:
             return restored
 
         def hold(number: int, restored: Restored) -> Holding:
-            outbox = Outbox(number, kafka.topics, partials)
+            outbox = Outbox(number, kafka.topics, partials, self._traces)
             partition = Partition(
                 number, restored.resume, restored.table, restored.checkpoints, deployment, outbox, kafka, metrics
             )
             committer = Committer(partition, restored.ledger, kafka, metrics, checkpointer.discard)
             return Holding(partition, committer, asyncio.create_task(committer.run(), name=f"commit {number}"))
 
-        reader = Reader(kafka, self._client, restore, hold, pressure=lambda: admission.pressure())
+        reader = Reader(kafka, self._client, restore, hold, pressure=lambda: admission.pressure(), traces=self._traces)
         observe(reader.consumer._client, metrics)
         memory = self._settings.batching.memory_mb * 1_000_000
         admission = Admission(scheduler, memory, reader.owned, kafka.audio_topic, self._client, checkpointer)
@@ -262,7 +273,8 @@ class Service:
         except OSError as error:
             raise StartError(f"telemetry.port {settings.host}:{settings.port}: {error.strerror}") from None
         server.start()
-        log.info("metrics at http://%s:%d/metrics", settings.host, server.port)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        log.info("metrics at http://%s:%d/metrics", host, server.port)
         return server
 
     def _health(self) -> str | None:

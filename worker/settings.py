@@ -1,37 +1,26 @@
-"""All settings of the worker in one model: flags win over `TRUNKLINE_` environment, environment over YAML.
+"""All settings of the worker in one model. `sources.py` says where they come from."""
 
-A nested setting is `TRUNKLINE_MODEL__LOOK_AHEAD` in the environment, `model: {look_ahead: ...}` in YAML and
-`--model.look_ahead` as a flag. `load` reports every error at once.
-"""
-
-import argparse
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import astuple, fields
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    CliSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
-from pydantic_settings import SettingsError as SourceError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from producer.security import SaslMechanism, Security, SecurityProtocol, read_secret, secret_problem, tls_problems
 from wire.records import SAMPLE_RATES, Encoding
 from wire.topics import Topics
 
 PREFIX = "TRUNKLINE_"
-NOT_SETTINGS = frozenset({"TRUNKLINE_CONFIG", "TRUNKLINE_FAILPOINT", "TRUNKLINE_TESTS_NO_SKIP"})
 
 Positive = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def contradictions(self) -> dict[str, str]:
+        """What is wrong with settings that are each right by itself, by field."""
+        return {}
 
 
 class KafkaSettings(Section):
@@ -65,6 +54,23 @@ class KafkaSettings(Section):
         "worker is down nobody else reads them, and a drain does not hand them over. Unique in the group.",
     )
     max_poll_records: Positive = Field(default=500, description="Records taken in one turn of the event loop.")
+    security_protocol: SecurityProtocol = Field(
+        default="PLAINTEXT",
+        description="Of the brokers' port. With TLS (`SSL`, `SASL_SSL`) certificates and host names are verified.",
+    )
+    sasl_mechanism: SaslMechanism = Field(default="SCRAM-SHA-512", description="With `SASL_PLAINTEXT` and `SASL_SSL`.")
+    sasl_username: str | None = Field(default=None, description="Who this worker is, with SASL.")
+    sasl_password: SecretStr | None = Field(
+        default=None, description="From the environment or a file; on a command line others can read it."
+    )
+    sasl_password_file: str | None = Field(default=None, description="A file with the password as its first line.")
+    ssl_ca_file: str | None = Field(
+        default=None, description="PEM certificates of the authorities to trust; the system's if not given."
+    )
+    ssl_cert_file: str | None = Field(
+        default=None, description="This worker's PEM certificate, where brokers ask for one."
+    )
+    ssl_key_file: str | None = Field(default=None, description="Its key, without a passphrase.")
 
     @property
     def topics(self) -> Topics:
@@ -75,6 +81,23 @@ class KafkaSettings(Section):
             rejected=self.rejected_topic,
             streams=self.streams_topic,
         )
+
+    @property
+    def security(self) -> Security:
+        given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(Security)}
+        return Security(**given | {"sasl_password": _plain(self.sasl_password)})
+
+    def client(self) -> dict[str, Any]:
+        """Keyword arguments of aiokafka's clients. Raises SecurityError."""
+        return {"bootstrap_servers": self.bootstrap_servers, **self.security.client()}
+
+    def contradictions(self) -> dict[str, str]:
+        found = self.security.problems()
+        names = astuple(self.topics)
+        for field, name in zip(fields(Topics), names, strict=True):
+            if names.count(name) > 1:
+                found[f"{field.name}_topic"] = f"{name!r} is the name of another topic, too"
+        return found
 
 
 class ModelSettings(Section):
@@ -136,6 +159,7 @@ class StateSettings(Section):
     )
     redis_username: str | None = Field(default=None, description="ACL user.")
     redis_password: SecretStr | None = Field(default=None, description="Of the ACL user or of the default user.")
+    redis_password_file: str | None = Field(default=None, description="A file with the password as its first line.")
     redis_ca_file: str | None = Field(default=None, description="Certificates to trust; the system's if not given.")
     redis_cert_file: str | None = Field(default=None, description="Client certificate, where the server asks for one.")
     redis_key_file: str | None = Field(default=None, description="Key of the client certificate.")
@@ -151,11 +175,53 @@ class StateSettings(Section):
         default=50.0, description="Bandwidth to Redis that checkpoints may take, in MB/s."
     )
 
+    @property
+    def password(self) -> str | None:
+        """Raises OSError, UnicodeDecodeError for a file that cannot be read."""
+        if self.redis_password_file is not None:
+            return read_secret(self.redis_password_file)
+        return _plain(self.redis_password)
+
+    def contradictions(self) -> dict[str, str]:
+        if self.store != "redis":
+            return {}
+        found: dict[str, str] = {}
+        files = {f"redis_{n}_file": getattr(self, f"redis_{n}_file") for n in ("ca", "cert", "key")}
+        if self.redis_url.startswith("rediss://"):
+            found |= tls_problems(self.redis_ca_file, self.redis_cert_file, self.redis_key_file, "redis_")
+        elif self.redis_url.startswith(("redis://", "unix://")):
+            for name, path in files.items():
+                if path is not None:
+                    found[name] = "is given, but state.redis_url is not rediss://, so without TLS"
+        else:
+            found["redis_url"] = "begins with redis://, or with rediss:// for TLS"
+        if self.redis_password is not None and self.redis_password_file is not None:
+            found["redis_password_file"] = "is given beside redis_password: which of them?"
+        elif wrong := secret_problem(self.redis_password_file):
+            found["redis_password_file"] = wrong
+        elif self.redis_username is not None and self.redis_password is None and self.redis_password_file is None:
+            found["redis_username"] = "is given, but no password"
+        return found
+
 
 class TelemetrySettings(Section):
     host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=9090, description="0 takes a free port and logs it.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Of the log on standard error."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="`auto`: text on a terminal, else one JSON object a line."
+    )
+    traces: Literal["off", "otlp", "console"] = Field(
+        default="off",
+        description="OpenTelemetry: a span for each event whose last record carries a `traceparent`. Needs "
+        "`trunkline[tracing]`; endpoint by OTEL_ variables.",
+    )
+    log_transcripts: bool = Field(
+        default=False,
+        description="Write finals into the log. Without it no words are, and never audio, at any level.",
+    )
 
 
 class Settings(BaseSettings):
@@ -178,87 +244,5 @@ class Settings(BaseSettings):
     drain_timeout_s: Positive = Field(default=20, description="Time to publish what was heard after SIGTERM.")
 
 
-class SettingsError(Exception):
-    """Wrong settings; `problems` names all of them."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("wrong settings:\n" + "\n".join(f"  - {p}" for p in problems))
-        self.problems = problems
-
-
-def load(argv: Sequence[str] = ()) -> Settings:
-    """Settings from flags, environment and the YAML file of `--config` or TRUNKLINE_CONFIG.
-
-    Raises SettingsError with every problem; SystemExit for `--help` and for flags that do not exist.
-    """
-    early = argparse.ArgumentParser(add_help=False)
-    early.add_argument("--config", default=os.environ.get("TRUNKLINE_CONFIG"))
-    chosen, rest = early.parse_known_args(list(argv))
-    problems = _unknown_names(os.environ)
-    written = _read_file(chosen.config, problems) if chosen.config else {}
-
-    class Loaded(Settings):
-        """Run one worker. `--config FILE` or TRUNKLINE_CONFIG names a YAML file with any of these settings."""
-
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            flags: CliSettingsSource[Any] = CliSettingsSource(
-                settings_cls,
-                cli_prog_name="trunkline worker",
-                cli_parse_args=rest,
-                cli_hide_none_type=True,
-                cli_avoid_json=True,
-            )
-            return (flags, env_settings, InitSettingsSource(settings_cls, written))
-
-    try:
-        loaded = Loaded()  # type: ignore[call-arg]
-    except ValidationError as error:
-        raise SettingsError(problems + [_sentence(item) for item in error.errors()]) from None
-    except SourceError as error:
-        raise SettingsError([*problems, str(error)]) from None
-    if problems:
-        raise SettingsError(problems)
-    return loaded
-
-
-def _read_file(path: str, problems: list[str]) -> dict[str, Any]:
-    """The map in a YAML file; what is wrong with the file itself is added to `problems`."""
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(f"--config: {path!r} cannot be read: {error}")
-        return {}
-    if found is None:
-        return {}
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        problems.append(f"--config: {path!r} holds no map of sections")
-        return {}
-    return found
-
-
-def _unknown_names(environ: Mapping[str, str]) -> list[str]:
-    """A mistyped section in the environment would otherwise be passed over in silence."""
-    known = {name.upper() for name in Settings.model_fields}
-    return [
-        f"{name}: no such setting (sections: {', '.join(sorted(known))})"
-        for name in sorted(environ)
-        if name.startswith(PREFIX)
-        and name not in NOT_SETTINGS
-        and name.removeprefix(PREFIX).split("__")[0].upper() not in known
-    ]
-
-
-def _sentence(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    if where == "model" and item["type"] == "missing":
-        where = "model.source"  # the section is missing because its one required setting is
-    found = "" if item["type"] == "missing" else f" (found {item['input']!r})"
-    return f"{where}: {item['msg']}{found}; flag --{where}, environment {PREFIX}{where.upper().replace('.', '__')}"
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

@@ -5,7 +5,9 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from typing import Any
 
+from producer.reach import Unreachable, reach
 from worker.engine.interface import Engine, Mode
 from worker.ingest import topics
 from worker.settings import KafkaSettings, Settings, StateSettings
@@ -65,11 +67,15 @@ async def load_unless(stop: asyncio.Event, settings: Settings) -> Loaded:
     return loading.result()
 
 
-async def check_topics(settings: KafkaSettings, client: dict[str, str]) -> None:
+async def check_topics(settings: KafkaSettings, client: dict[str, Any]) -> None:
     """Raises StartError."""
+    deadline = settings.request_timeout_ms / 1000
     try:
-        async with asyncio.timeout(settings.request_timeout_ms / 1000):
+        await reach(client, deadline)
+        async with asyncio.timeout(deadline):
             problems = await topics.check(settings.topics, **client)
+    except Unreachable as error:
+        raise StartError(f"Kafka at {settings.bootstrap_servers} cannot be used: {error}") from None
     except (TimeoutError, OSError) as error:
         raise StartError(f"Kafka at {settings.bootstrap_servers} does not answer: {error}") from None
     except Exception as error:
@@ -82,19 +88,18 @@ def make_store(settings: StateSettings) -> StateStore:
     """Raises StartError."""
     if settings.store == "device":
         return DeviceStore()
-    password = settings.redis_password
     try:
         return RedisStore(
             settings.redis_url,
             username=settings.redis_username,
-            password=None if password is None else password.get_secret_value(),
+            password=settings.password,
             ca_file=settings.redis_ca_file,
             cert_file=settings.redis_cert_file,
             key_file=settings.redis_key_file,
             ttl_s=settings.ttl_s,
             timeout_s=settings.timeout_ms / 1000,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise StartError(f"state.redis_url: {error}") from None
 
 

@@ -11,6 +11,7 @@ from worker.live import Deployment, LiveStream, Owner
 from worker.past import EndedStreams
 from worker.stream.segment import Source
 from worker.stream.session import Session
+from worker.telemetry.logs import about
 from worker.telemetry.metrics import Metrics
 from worker.transcript.transcriber import Progress
 
@@ -108,6 +109,7 @@ class Streams:
         self.live.discard(live)
         self.changed.discard(live)
         row = live.ended_row()
+        log.debug("the stream has ended", extra=about(self._owner.number, row.stream))
         self.ended.published(row)
         return row
 
@@ -203,4 +205,5 @@ class Streams:
         limits, model = self.deployment.limits, self.deployment.engine.model_id
         row = Row(stream, source.offset, nonce, start, limits, Progress(), model)
         self._metrics.started.inc()
+        log.debug("the stream begins at offset %d", source.offset, extra=about(self._owner.number, stream))
         return self.open_stream(row, session, reader)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from tests.conftest import require
-from worker.settings import PREFIX, load
+from worker.settings import PREFIX
+from worker.sources import load
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from worker.settings import load
+from worker.sources import load
 
 CHART = Path(__file__).parents[2] / "helm" / "trunkline"
 # The oldest and the newest Kubernetes that the chart promises and the schemas know.

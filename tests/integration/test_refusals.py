@@ -42,7 +42,6 @@ def said(kafka: str) -> Iterator[dict[str, str]]:
             "missing": worker(kafka, replace(names, audio=f"{LACK}.audio", streams=f"{LACK}.streams")),
             "unequal": worker(kafka, replace(names, final=others.final, streams=others.streams)),
             "table": worker(kafka, replace(names, streams=names.partial)),
-            "redis": worker(kafka, names, {"state.store": "redis", "state.redis_ca_file": "/nowhere/ca.pem"}),
             "look-ahead": worker(kafka, names, {"model.look_ahead": 5}),
             "model": worker(kafka, names, {"model.source": "/nowhere/model.nemo"}),
             "port": worker(kafka, names, {"telemetry.port": server.getsockname()[1]}),
@@ -93,10 +92,6 @@ def test_a_stream_table_with_other_settings_is_refused(said: dict[str, str]) -> 
         "max.compaction.lag",
     ):
         assert setting in said["table"]
-
-
-def test_certificates_for_a_redis_without_tls_are_refused(said: dict[str, str]) -> None:
-    assert "state.redis_url: certificates are given, but the URL is not rediss://" in said["redis"]
 
 
 def test_a_look_ahead_that_the_model_lacks_is_refused(said: dict[str, str]) -> None:

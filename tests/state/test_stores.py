@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis import Redis
 
+from tests.certificates import Authority
 from tests.state.conftest import local_redis
 from worker.state.device import DeviceStore
 from worker.state.measured import MeasuredStore
@@ -241,6 +243,62 @@ class TestRedisByTls(Contract):
                 await store.put("a", b"1")
 
         self.run(lambda: redis_store(server.url, ca_file=trust["ca_file"]), test)
+
+
+class TestRedisThatDoesNotLetUsIn:
+    """The start says why in one line, and the worker goes on without checkpoints."""
+
+    @pytest.fixture(scope="class")
+    def authority(self, tmp_path_factory):
+        return Authority(tmp_path_factory.mktemp("authority"))
+
+    @pytest.fixture
+    def start(self, authority, caplog):
+        """Start a store on a server with such a certificate; returns what was logged."""
+
+        def start(name, subject="IP:127.0.0.1", days=2, plain=False, **given):
+            certificate = authority.issue(name, subject, days)
+            settings = {
+                "tls-cert-file": str(certificate),
+                "tls-key-file": str(certificate.with_suffix(".key")),
+                "tls-auth-clients": "no",
+                "tls-ca-cert-file": str(authority.ca),
+                "requirepass": "secret",
+            }
+
+            async def inner(url):
+                async with started(redis_store(url, **given)) as store:
+                    with pytest.raises(StoreUnavailable):
+                        await store.put("a", b"1")
+
+            with local_redis(settings) as server:
+                began = time.monotonic()
+                asyncio.run(inner(server.url.replace("rediss", "redis") if plain else server.url))
+                assert time.monotonic() - began < 3 * DEADLINE_S
+            (record,) = [record for record in caplog.records if record.name == "worker.state.redis"]
+            assert "secret" not in record.getMessage()
+            return record.getMessage()
+
+        return start
+
+    def test_a_wrong_host_name(self, start, authority):
+        said = start("othername", "DNS:redis.example", ca_file=str(authority.ca), password="secret")
+        assert re.match(r"the certificate of Redis at 127\.0\.0\.1:\d+ is not for '127\.0\.0\.1'", said)
+
+    def test_an_expired_certificate(self, start, authority):
+        said = start("expired", days=-1, ca_file=str(authority.ca), password="secret")
+        assert re.match(r"the certificate of Redis at 127\.0\.0\.1:\d+ has expired", said)
+
+    def test_an_authority_that_is_not_trusted(self, start):
+        assert "signed by an authority that is not trusted here" in start("untrusted", password="secret")
+
+    def test_a_wrong_password_over_tls(self, start, authority):
+        said = start("right", ca_file=str(authority.ca), password="wrong")
+        assert "invalid username-password pair" in said
+        assert said.endswith("checkpoints begin when it answers")
+
+    def test_plain_against_tls(self, start):
+        assert "Redis at 127.0.0.1" in start("plain", plain=True, password="secret")
 
 
 class TestRedisByAclUser(Contract):

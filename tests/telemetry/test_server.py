@@ -96,3 +96,17 @@ def test_the_port_is_free_again_after_stop():
     again = TelemetryServer("127.0.0.1", port, first.metrics.registry, lambda: None, lambda: None, lambda: None)
     again.start()
     again.stop()
+
+
+@pytest.mark.parametrize(("host", "elsewhere"), [("127.0.0.2", "127.0.0.1"), ("::1", "127.0.0.1")])
+def test_it_listens_where_it_is_told_and_nowhere_else(host, elsewhere):
+    server = TelemetryServer(host, 0, Metrics().registry, lambda: None, lambda: None, lambda: None)
+    server.start()
+    try:
+        name = f"[{host}]" if ":" in host else host
+        with urllib.request.urlopen(f"http://{name}:{server.port}/metrics", timeout=10) as answer:
+            assert answer.status == 200
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(f"http://{elsewhere}:{server.port}/metrics", timeout=10)
+    finally:
+        server.stop()

@@ -9,6 +9,7 @@ from typing import Protocol
 from worker.delivery.ledger import Aborted, Batch, Fenced, Ledger, Lost
 from worker.failpoint import failpoint
 from worker.settings import KafkaSettings
+from worker.telemetry import logs
 from worker.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Committer:
 
     async def run(self) -> None:
         """Commit until cancelled. Raises Lost."""
+        logs.serve(self._source.number)
         aborted = 0
         while True:
             began = time.monotonic()

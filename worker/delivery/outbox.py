@@ -4,21 +4,24 @@ import asyncio
 from collections.abc import Sequence
 
 from wire.codec import encode_final, encode_key, encode_rejected
-from wire.events import Partial, Rejected
+from wire.events import Partial, Rejected, Utterance
 from wire.topics import HEADER_INPUT_TIMESTAMP, HEADER_OFFSET, HEADER_PARTITION, HEADER_TOPIC, Topics
 from worker.delivery.ledger import Letter
 from worker.delivery.partials import Partials
+from worker.telemetry.logs import about, transcripts
+from worker.telemetry.traces import Traces
 from worker.transcript.transcriber import Told
 
 
 class Outbox:
     """Keeps finals and rejects in the order told; hands partials on at once. `wanted` is set while it holds any."""
 
-    def __init__(self, partition: int, topics: Topics, partials: Partials) -> None:
+    def __init__(self, partition: int, topics: Topics, partials: Partials, traces: Traces | None = None) -> None:
         self.wanted = asyncio.Event()
         self._partition = partition
         self._topics = topics
         self._partials = partials
+        self._traces = traces
         self._letters: list[Letter] = []
         self._queued = 0  # bytes
         self._taken = 0
@@ -33,11 +36,14 @@ class Outbox:
 
     def told(self, stream: str, items: Sequence[Told]) -> None:
         for item in items:
+            traced = self._traces.told(self._partition, _kind(item), item.event.head) if self._traces else []
             if isinstance(item.event, Partial):
-                self._partials.tell(self._partition, stream, item.event, item.timestamp)
+                self._partials.tell(self._partition, stream, item.event, item.timestamp, traced)
                 continue
             self._partials.forget(stream)
-            headers = [(HEADER_INPUT_TIMESTAMP, b"%d" % item.timestamp)]
+            if isinstance(item.event, Utterance):
+                transcripts.info("%s", item.event.text, extra=about(self._partition, stream))
+            headers = [(HEADER_INPUT_TIMESTAMP, b"%d" % item.timestamp), *traced]
             value = encode_final(item.event)
             self._put(Letter(self._topics.final, encode_key(stream), value, headers, item.timestamp, item.spoken))
 
@@ -64,3 +70,7 @@ class Outbox:
         self._letters.append(letter)
         self._queued += len(letter.value or b"")
         self.wanted.set()
+
+
+def _kind(item: Told) -> str:
+    return type(item.event).__name__.lower()

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from wire.topics import HEADER_INPUT_TIMESTAMP
 from worker.telemetry.kafka import observe
 from worker.telemetry.metrics import Metrics
 
+Headers = Sequence[tuple[str, bytes]]
+
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
@@ -27,6 +30,7 @@ class _Latest:
     partition: int
     partial: Partial
     timestamp: int
+    headers: Headers
 
 
 class Partials:
@@ -44,9 +48,10 @@ class Partials:
         self._ready = asyncio.Event()
         self._producer: AIOKafkaProducer | None = None
 
-    def tell(self, partition: int, stream: str, partial: Partial, timestamp: int) -> None:
+    def tell(self, partition: int, stream: str, partial: Partial, timestamp: int, headers: Headers = ()) -> None:
+        """headers: beside that of the input's timestamp."""
         self._latest.pop(stream, None)
-        self._latest[stream] = _Latest(partition, partial, timestamp)
+        self._latest[stream] = _Latest(partition, partial, timestamp, headers)
         self._ready.set()
 
     def forget(self, stream: str) -> None:
@@ -84,7 +89,7 @@ class Partials:
                     encode_partial(latest.partial),
                     key=encode_key(stream),
                     partition=latest.partition,
-                    headers=[(HEADER_INPUT_TIMESTAMP, b"%d" % latest.timestamp)],
+                    headers=[(HEADER_INPUT_TIMESTAMP, b"%d" % latest.timestamp), *latest.headers],
                 )
                 sent.add_done_callback(lambda done, at=latest.timestamp: self._sent(done, at))
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from worker.engine.interface import EngineInfo, Geometry, ModelUnavailable, UnsupportedModel
+from worker.telemetry.logs import take_over
 
 WORD_START = "\u2581"
 
@@ -41,9 +42,12 @@ def load(source: str, device: str = "auto", model_id: str | None = None) -> Spee
     path = Path(source)
     if not path.is_file() and (path.suffix == ".nemo" or source.startswith((".", "/"))):
         raise ModelUnavailable(f"no model file at {source!r}: give a .nemo file or a Hugging Face name")
+    import nemo.utils  # makes NeMo's logger, which would write by itself
+
+    take_over("nemo_logger")
     from nemo.collections.asr.models import ASRModel  # half a minute the first time
 
-    target = _device(device)
+    target = choose_device(device)
     nemo_logger = logging.getLogger("nemo_logger")
     level = nemo_logger.level
     nemo_logger.setLevel(logging.ERROR)
@@ -57,7 +61,8 @@ def load(source: str, device: str = "auto", model_id: str | None = None) -> Spee
     return adopt(nemo.to(target), model_id or identify(source, nemo))
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """Raises ModelUnavailable."""
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.zeros(1, device=device)

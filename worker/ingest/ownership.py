@@ -17,6 +17,7 @@ from worker.delivery.ledger import Lost
 from worker.ingest.assignment import Restored, retriable
 from worker.partition import Partition
 from worker.settings import KafkaSettings
+from worker.telemetry import logs
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _restore(self, place: TopicPartition) -> None:
         """Until it succeeds or the partition is taken away."""
+        logs.serve(place.partition)
         delays = iter(RETRY_S)
         while True:
             try:

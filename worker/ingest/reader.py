@@ -21,6 +21,7 @@ from worker.ingest.assignment import Restored
 from worker.ingest.ownership import Holding, Ownership
 from worker.partition import Partition
 from worker.settings import KafkaSettings
+from worker.telemetry.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,11 @@ class Reader:
         restore: Callable[[AIOKafkaConsumer, TopicPartition], Awaitable[Restored]],
         hold: Callable[[int, Restored], Holding],
         pressure: Callable[[], bool],
+        traces: Traces | None = None,
     ) -> None:
         self._settings = settings
         self._pressure = pressure
+        self._traces = traces
         self._stopping = False
         self._paused = False
         self.consumer = AIOKafkaConsumer(
@@ -186,6 +189,8 @@ class Reader:
             partition = holding.partition
             for record in records:
                 if record.offset >= partition.next_offset:
+                    if self._traces is not None and record.headers:
+                        self._traces.received(place.partition, record.offset, record.headers)
                     partition.accept(record.key, record.value, record.offset, record.timestamp)
 
     async def _retention_passed(self, error: OffsetOutOfRangeError) -> None:

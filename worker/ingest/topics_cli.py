@@ -2,31 +2,42 @@
 
 import argparse
 import asyncio
-import os
+import logging
 import sys
 from dataclasses import astuple, fields
 from typing import Any
 
 from aiokafka.errors import KafkaError
 
+from producer.flags import EPILOG, add_kafka_flags, cluster
+from producer.reach import Unreachable, reach
+from producer.security import SecurityError
 from wire.topics import Topics, specs
 from worker.ingest import topics as admin
 
-_EPILOG = "Exit codes: 0 all is well, 1 a problem (said on stderr), 2 wrong usage."
+_EPILOG = f"Exit codes: 0 all is well, 1 a problem (said on stderr), 2 wrong usage. {EPILOG}"
+START_TIMEOUT_S = 15.0
 
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
     topics = Topics(**{field.name: getattr(options, field.name) for field in fields(Topics)})
-    client = {"bootstrap_servers": options.bootstrap_servers}
     try:
+        client = cluster(options).client()
+    except SecurityError as error:
+        parser.error(str(error))
+    # the client's own words about attempts would stand beside ours about the outcome
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    try:
+        asyncio.run(reach(client, START_TIMEOUT_S))
         if options.command == "create":
             return asyncio.run(_create(topics, options.partitions, options.replication_factor, client))
         if options.command == "check":
             return asyncio.run(_check(topics, client))
         return asyncio.run(_list(topics, client))
-    except (KafkaError, TimeoutError, ValueError) as error:  # ValueError: an address that is none
+    except (Unreachable, KafkaError, TimeoutError, ValueError) as error:  # ValueError: an address that is none
         print(f"Kafka at {options.bootstrap_servers}: {error or type(error).__name__}", file=sys.stderr)
         return 1
 
@@ -64,12 +75,7 @@ async def _list(topics: Topics, client: dict[str, Any]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "--bootstrap-servers",
-        metavar="HOST:PORT[,...]",
-        default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
-        help="the Kafka cluster (default: $KAFKA_BOOTSTRAP_SERVERS, else localhost:9092)",
-    )
+    add_kafka_flags(shared)
     for topic in fields(Topics):
         shared.add_argument(f"--{topic.name}", metavar="TOPIC", default=topic.default, help="(default: %(default)s)")
 

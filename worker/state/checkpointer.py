@@ -21,6 +21,7 @@ from worker.engine.interface import SlotState
 from worker.state.checkpoint import Checkpoint, CheckpointError, Fingerprint, decode, encode
 from worker.state.store import StateStore, StoreUnavailable
 from worker.state.subject import Subject
+from worker.telemetry.logs import about
 from worker.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Checkpointer:
         """The checkpoint that the row names, if exactly that one is read back and fits this worker; else None."""
         if row.checkpoint is None or not self._store.durable:
             return None
+        logged = about(stream=row.stream)
         async with self._fetches:
             if not self._may_try:
                 return None  # the store has just failed: replay is better than waiting for each
@@ -146,7 +148,7 @@ class Checkpointer:
                 return None
             self._succeeded()
             if data is None:
-                log.warning("checkpoint %s is gone; the stream is replayed", row.checkpoint.key)
+                log.warning("checkpoint %s is gone; the stream is replayed", row.checkpoint.key, extra=logged)
                 self._count("missing")
                 return None
             try:
@@ -159,7 +161,9 @@ class Checkpointer:
                     raise CheckpointError("the checkpoint is of another stream or offset")
                 self._try_out(row, found)
             except Exception as error:  # whatever it is, the stream can be replayed
-                log.warning("checkpoint %s is not used, the stream is replayed: %r", row.checkpoint.key, error)
+                log.warning(
+                    "checkpoint %s is not used, the stream is replayed: %r", row.checkpoint.key, error, extra=logged
+                )
                 self._count("refused")
                 return None
             self._count("restored")

@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from producer.reach import explain_tls
 from worker.state.store import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class RedisStore:
         )
         self._client = Redis.from_pool(pool)
         kwargs = pool.connection_kwargs
-        self._name = f"Redis at {kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
+        self._host = str(kwargs.get("host", "localhost"))
+        self._name = f"Redis at {self._host}:{kwargs.get('port', 6379)}"
 
     async def start(self) -> None:
         try:
@@ -100,4 +102,5 @@ class RedisStore:
         except TimeoutError:
             raise StoreUnavailable(f"{self._name}: no answer to {what} in {self._timeout:g} s") from None
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"{self._name}: {what}: {error}") from error
+            said = explain_tls(error, self._name, self._host) or f"{self._name}: {what}: {error}"
+            raise StoreUnavailable(said) from error

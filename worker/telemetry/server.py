@@ -1,5 +1,6 @@
 """/metrics, /healthz, /readyz and, from this machine only, /drain over HTTP, on a thread of their own."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
@@ -12,6 +13,10 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Quiet(WSGIRequestHandler):
@@ -34,7 +39,8 @@ class TelemetryServer:
         self._metrics = make_wsgi_app(registry)
         self._probes = {"/healthz": healthy, "/readyz": ready}
         self._drain = drain
-        self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        kind = _Server6 if ":" in host else _Server
+        self._server = make_server(host, port, self._answer, server_class=kind, handler_class=_Quiet)
         self.port = int(self._server.server_port)
         self._thread = threading.Thread(target=self._server.serve_forever, name="telemetry", daemon=True)
 

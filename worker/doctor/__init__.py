@@ -1,0 +1,1 @@
+"""`trunkline doctor`: whether a worker could work here."""
