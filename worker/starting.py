@@ -10,6 +10,7 @@ import numpy as np
 
 from worker.engine.interface import Engine, Mode, Row
 from worker.ingest import topics
+from worker.ingest.reader import Reader
 from worker.settings import KafkaSettings, Settings, StateSettings
 from worker.state.checkpoint import Fingerprint
 from worker.state.device import DeviceStore
@@ -67,6 +68,27 @@ async def load_unless(stop: asyncio.Event, settings: Settings) -> Loaded:
         os._exit(0)  # an orderly exit would wait for the thread that loads
     stopping.cancel()
     return loading.result()
+
+
+async def join_unless(stop: asyncio.Event, reader: Reader, settings: KafkaSettings) -> bool:
+    """Join the group; False if told to stop meanwhile. The reader is still to be left. Raises StartError."""
+    joining = asyncio.create_task(reader.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([joining, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not joining.done():
+        log.info("told to stop while joining the group")
+        joining.cancel()
+        await asyncio.wait([joining])
+        return False
+    try:
+        joining.result()
+    except TimeoutError:
+        await reader.leave()
+        raise StartError(
+            f"Kafka at {settings.bootstrap_servers}: joining group {settings.group!r} takes too long"
+        ) from None
+    return True
 
 
 async def check_topics(settings: KafkaSettings, client: dict[str, str]) -> None:
