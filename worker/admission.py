@@ -15,6 +15,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRange
 
 from worker.batching.scheduler import Scheduler
 from worker.ingest.assignment import Checkpoints
+from worker.leaving import stop_consumer
 from worker.live import LiveStream
 from worker.parking import ReadAgain
 from worker.partition import Partition
@@ -28,7 +29,7 @@ TURN_S = 0.05
 POLL_MS = 50
 POLL_RECORDS = 100  # what may come on top of the memory
 RETRY_S = 1.0
-START_S = 15.0
+START_S = 15.0  # and to stop
 
 
 class Admission:
@@ -147,7 +148,7 @@ class Admission:
                 for record in records:
                     returning.accept(record.key, record.value, record.offset, record.timestamp)
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer, START_S)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
