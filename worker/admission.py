@@ -29,7 +29,8 @@ TURN_S = 0.05
 POLL_MS = 50
 POLL_RECORDS = 100  # what may come on top of the memory
 RETRY_S = 1.0
-START_S = 15.0  # and to stop
+START_S = 15.0
+STOP_S = 5.0
 
 
 class Admission:
@@ -148,7 +149,7 @@ class Admission:
                 for record in records:
                     returning.accept(record.key, record.value, record.offset, record.timestamp)
         finally:
-            await stop_consumer(consumer, START_S)
+            await stop_consumer(consumer, STOP_S)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
