@@ -29,11 +29,16 @@ async def _withdraw(consumer: AIOKafkaConsumer) -> None:
     The group answers a join when all members have come, or their sessions have ended. A connection that waits for an
     answer takes no other request, so this goes by another.
     """
-    coordinator = consumer._coordinator
-    if coordinator is None or coordinator._group_instance_id is not None:  # a static member never leaves
+    if consumer._group_id is None or consumer._group_instance_id is not None:  # a static member never leaves
         return
+    coordinator = consumer._coordinator
     subscription = consumer._subscription.subscription
-    if coordinator.coordinator_id is None or not coordinator.member_id or not coordinator.need_rejoin(subscription):
+    if (
+        coordinator is None
+        or coordinator.coordinator_id is None
+        or not coordinator.member_id
+        or not coordinator.need_rejoin(subscription)
+    ):
         return
     request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
     try:
