@@ -23,6 +23,9 @@ from dataclasses import astuple
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.api import Request
+from aiokafka.protocol.commit import OffsetCommitRequest
 from rich.console import Console
 from rich.table import Table
 
@@ -36,16 +39,20 @@ Row = dict[str, float | str]
 
 
 class Counting:
-    """Counts the requests that a producer's client sends."""
+    """Counts what commits send: every request of the ledgers' producers, and the commits of the consumer's group."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledgers: Sequence[Ledger], consumer: AIOKafkaConsumer) -> None:
         self.requests = 0
-        client = ledger._producer.client
+        for ledger in ledgers:
+            self._watch(ledger._producer.client, Request)
+        self._watch(consumer._client, OffsetCommitRequest)  # its other requests are for reading
+
+    def _watch(self, client: AIOKafkaClient, kind: type[Request]) -> None:
         send = client.send
 
-        async def counted(*arguments: Any, **options: Any) -> Any:
-            self.requests += 1
-            return await send(*arguments, **options)
+        async def counted(node: int, request: Request, **options: Any) -> Any:
+            self.requests += isinstance(request, kind)
+            return await send(node, request, **options)
 
         client.send = counted
 
@@ -87,13 +94,12 @@ async def measure(servers: str, partitions: int, delivery: str, options: argpars
     began = time.monotonic()
     await asyncio.gather(*(ledger.start() for ledger in ledgers))
     started = time.monotonic() - began
-    counters = [Counting(ledger) for ledger in ledgers]
+    counter = Counting(ledgers, consumer)
     taken: list[float] = []
     try:
         warm = [ledger.write(batch(topics, 0)) for ledger in ledgers]
         await asyncio.gather(*warm)
-        for counter in counters:
-            counter.requests = 0
+        counter.requests = 0
         cpu = _cpu()
         until = time.monotonic() + options.seconds
         await asyncio.gather(*(commit_often(ledger, topics, options.rate, until, taken) for ledger in ledgers))
@@ -108,7 +114,7 @@ async def measure(servers: str, partitions: int, delivery: str, options: argpars
         "partitions": partitions,
         "start_s": round(started, 2),
         "commits_per_s": round(len(taken) / options.seconds, 1),
-        "requests_per_commit": round(sum(counter.requests for counter in counters) / len(taken), 1),
+        "requests_per_commit": round(counter.requests / len(taken), 1),
         "cpu_ms_per_commit": round(1000 * cpu / len(taken), 2),
         "cpu_cores": round(cpu / options.seconds, 3),
         "p50_ms": round(1000 * statistics.median(taken), 1),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerClosed
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-log = logging.getLogger(__name__)
+from producer.stopping import stop_producer
 
 # A batch of one partition: some records of each of many calls. A record that is larger travels alone.
 MAX_BATCH_BYTES = 128 * 1024
@@ -73,19 +72,4 @@ class Connection:
 
     async def stop(self) -> None:
         """Disconnect, in any case within some seconds."""
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                await self._kafka.stop()
-        except (TimeoutError, KafkaError):
-            log.debug("the client did not stop by itself")
-            await self._abandon()
-
-    async def _abandon(self) -> None:
-        """A cancelled stop() leaves the client's tasks behind, trying for ever."""
-        self._kafka._message_accumulator.fail_all(ProducerClosed())
-        await self._kafka.client.close()
-        task = self._kafka._sender.sender_task
-        # The first cancellation makes it wait for its requests, which nobody answers any more.
-        while task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=0.05)
+        await stop_producer(self._kafka, STOP_TIMEOUT_S)

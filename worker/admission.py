@@ -16,6 +16,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRange
 from worker.batching.scheduler import Scheduler
 from worker.ingest.assignment import Checkpoints
 from worker.ingest.ownership import Ownership
+from worker.leaving import stop_consumer
 from worker.live import LiveStream
 from worker.parking import ReadAgain
 from worker.partition import Partition
@@ -30,6 +31,7 @@ POLL_MS = 50
 POLL_RECORDS = 100  # what may come on top of the memory
 RETRY_S = 1.0
 START_S = 15.0
+STOP_S = 5.0
 
 
 class Admission:
@@ -150,7 +152,7 @@ class Admission:
                 for record in records:
                     returning.accept(record.key, record.value, record.offset, record.timestamp)
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer, STOP_S)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

@@ -10,11 +10,10 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from producer import tracing
 from worker.admission import Admission
@@ -34,9 +33,10 @@ from worker.ingest.reader import Reader
 from worker.live import Deployment, LiveStream, try_out
 from worker.partition import Partition
 from worker.settings import Settings
-from worker.starting import StartError, check_topics, load_unless, make_store
+from worker.starting import StartError, check_topics, join_unless, load_unless, make_store
 from worker.state.checkpointer import Checkpointer, Pace
 from worker.state.measured import MeasuredStore
+from worker.state.store import StateStore
 from worker.telemetry.build import build_info
 from worker.telemetry.kafka import observe
 from worker.telemetry.metrics import Metrics
@@ -118,16 +118,9 @@ class Service:
         reader, admission = self._reader(deployment, partials, checkpointer, scheduler)
         self._starting = "joining the consumer group"
         await store.start()
-        try:
-            await reader.start()
-        except TimeoutError:
-            raise StartError(
-                f"Kafka at {settings.kafka.bootstrap_servers}: joining group {settings.kafka.group!r} takes too long"
-            ) from None
-        except KafkaError as error:
-            raise StartError(
-                f"Kafka at {settings.kafka.bootstrap_servers}: group {settings.kafka.group!r} cannot be joined: {error}"
-            ) from None
+        if not await join_unless(stop, reader, settings.kafka):
+            await _leave(reader, store, settings.drain_timeout_s)
+            return 0
         self._runner.start()
         self._starting = None
         self._housekeeping = Housekeeping(reader, scheduler, checkpointer, engine, self._metrics)
@@ -163,13 +156,7 @@ class Service:
         for task in tasks:
             task.cancel()
         scheduler.stop()
-        try:
-            async with asyncio.timeout(max(LEAVE_S, told + settings.drain_timeout_s - time.monotonic())):
-                await reader.leave()
-                await asyncio.wait(tasks)
-                await store.close()
-        except TimeoutError:
-            log.warning("the brokers do not answer; the group notices by its session time-out that the worker is gone")
+        await _leave(reader, store, max(LEAVE_S, told + settings.drain_timeout_s - time.monotonic()), tasks)
         return 1 if faults else 0
 
     async def _drain(
@@ -197,6 +184,7 @@ class Service:
                 await asyncio.sleep(0)  # let the last step's results in
                 await checkpointer.save_all(live_streams, time_s / 4)
                 await reader.owned.commit()
+                await checkpointer.sweep()  # what that commit has superseded
         except TimeoutError:
             log.warning("draining took longer than %.0f s; the rest is read again", 0.8 * time_s)
         except (Aborted, Lost) as error:
@@ -285,6 +273,20 @@ class Service:
         if self._housekeeping is not None and time.monotonic() - self._housekeeping.beat > HEARTBEAT_TIMEOUT_S:
             return "the event loop stands still"
         return None
+
+
+async def _leave(
+    reader: Reader, store: StateStore, time_s: float, tasks: Collection["asyncio.Future[Any]"] = ()
+) -> None:
+    """Leave the group; then wait for these tasks, which are cancelled."""
+    try:
+        async with asyncio.timeout(time_s):
+            await reader.leave()
+            if tasks:
+                await asyncio.wait(tasks)
+            await store.close()
+    except TimeoutError:
+        log.warning("the brokers do not answer; the group notices by its session time-out that the worker is gone")
 
 
 def _guarded(failed: "asyncio.Future[None]", take: Callable[..., object], *arguments: Any) -> None:

@@ -7,9 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from producer.reach import Unreachable, reach
 from worker.engine.interface import Engine, Mode
 from worker.ingest import topics
+from worker.ingest.reader import Reader
 from worker.settings import KafkaSettings, Settings, StateSettings
 from worker.state.checkpoint import Fingerprint
 from worker.state.device import DeviceStore
@@ -65,6 +68,26 @@ async def load_unless(stop: asyncio.Event, settings: Settings) -> Loaded:
         os._exit(0)  # an orderly exit would wait for the thread that loads
     stopping.cancel()
     return loading.result()
+
+
+async def join_unless(stop: asyncio.Event, reader: Reader, settings: KafkaSettings) -> bool:
+    """Join the group; False if told to stop meanwhile. The reader is still to be left. Raises StartError."""
+    joining = asyncio.create_task(reader.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([joining, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not joining.done():
+        log.info("told to stop while joining the group")
+        joining.cancel()
+        await asyncio.wait([joining])
+        return False
+    try:
+        joining.result()
+    except (TimeoutError, KafkaError) as error:
+        await reader.leave()
+        why = "joining it takes too long" if isinstance(error, TimeoutError) else f"it cannot be joined: {error}"
+        raise StartError(f"Kafka at {settings.bootstrap_servers}, group {settings.group!r}: {why}") from None
+    return True
 
 
 async def check_topics(settings: KafkaSettings, client: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
+from redis import Redis
 
 from deploy.redis import LocalRedis
 from deploy.worker import LocalWorker
@@ -39,6 +40,7 @@ class Fleet:
         self.outputs = Outputs(servers, topics)
         self.group = unique("fleet")
         self.store = settings["state.store"]
+        self._redis_url = str(settings["state.redis_url"])
         self.begin = end_offsets(servers, topics.audio)
         self.workers: list[LocalWorker] = []
         self._servers = servers
@@ -79,6 +81,10 @@ class Fleet:
     def leave(self, worker: LocalWorker) -> int:
         self.workers.remove(worker)
         return worker.stop()
+
+    def keys(self, stream: str) -> list[bytes]:
+        """Of checkpoints of streams whose names begin so."""
+        return list(Redis.from_url(self._redis_url).keys(f"*{self.group}:*:{stream}*"))
 
     def close(self) -> None:
         with ExitStack() as stack:
@@ -148,8 +154,9 @@ def test_a_drain_in_mid_call_hands_over(by: str, fleet: Fleet, service: Service)
         assert again < 2
     else:
         assert again > PARTITIONS // 2 * 8
-    # all calls are over: nothing is left to read
+    # all calls are over: nothing is left to read, and nothing of them in the store
     assert fleet.leave(heir) == 0
+    assert not fleet.keys(f"left-{by}")
     assert committed(service.servers, fleet.group, fleet.topics.audio) == end_offsets(
         service.servers, fleet.topics.audio
     )

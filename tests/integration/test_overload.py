@@ -68,7 +68,7 @@ def test_four_times_as_many_streams_as_slots(tight: Tight, kafka: str, calls: Ro
 
     def saved() -> bool:
         heard = worker.metric("trunkline_audio_processed_seconds_total")
-        return heard > len(streams) * (FIRST_S - 1) and not worker.metric("trunkline_streams", state="parked")
+        return heard > len(streams) * (FIRST_S - 1) and not worker.metric("trunkline_streams_parked")
 
     outputs.until(saved, "the beginning of all calls")
     time.sleep(1)  # a commit names what was saved last

@@ -4,7 +4,6 @@ The numbered steps of `write` are those of docs/delivery.md; a failpoint stands 
 """
 
 import asyncio
-import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,9 +12,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
+from producer.stopping import stop_producer
 from worker.failpoint import failpoint
 from worker.settings import KafkaSettings
 
@@ -94,10 +94,8 @@ class Ledger(ABC):
             raise
 
     async def stop(self) -> None:
-        """Close the connections, or give up after a while: a producer's `stop` can wait for ever."""
-        with contextlib.suppress(TimeoutError, KafkaError, AssertionError):
-            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                await self._producer.stop()
+        """Close the connections; after a while without an answer, give up what is under way."""
+        await stop_producer(self._producer, self._settings.request_timeout_ms / 1000)
 
     async def _send(self, letters: Sequence[Letter]) -> None:
         """Return once every record is acknowledged. Raises what made the first one fail, or TimeoutError."""

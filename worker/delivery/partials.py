@@ -1,7 +1,6 @@
 """Partials to Kafka: quick, best effort, outside every transaction."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -12,6 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from producer.stopping import stop_producer
 from wire.codec import encode_key, encode_partial
 from wire.events import Partial
 from wire.topics import HEADER_INPUT_TIMESTAMP
@@ -102,6 +102,4 @@ class Partials:
     async def _stop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            with contextlib.suppress(TimeoutError, KafkaError, AssertionError):
-                async with asyncio.timeout(self._timeout_ms / 1000):
-                    await producer.stop()
+            await stop_producer(producer, self._timeout_ms / 1000)

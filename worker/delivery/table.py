@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from wire.codec import decode_record, encode_record
 from wire.records import Start
+from worker.leaving import stop_consumer
 from worker.stream.session import SessionLimits
 from worker.transcript.transcriber import Progress
 
@@ -202,8 +203,7 @@ async def read_table(client: dict[str, Any], topic: str, partition: int, timeout
                     for record in records:
                         table.apply(record.key, record.value)
     finally:
-        async with asyncio.timeout(timeout_s):
-            await consumer.stop()
+        await stop_consumer(consumer, timeout_s)
     return table
 
 

@@ -20,6 +20,7 @@ from aiokafka.structs import OffsetAndMetadata
 from worker.delivery.ledger import Ledger
 from worker.delivery.table import READ_TIMEOUT_MS, Row, Table, TableError, read_table, row_key
 from worker.failpoint import failpoint
+from worker.leaving import stop_consumer
 from worker.settings import KafkaSettings
 
 if TYPE_CHECKING:
@@ -144,8 +145,7 @@ async def _of_this_log(
     except (UnsupportedCodecError, CorruptRecordException):
         return True
     finally:
-        async with asyncio.timeout(timeout):
-            await consumer.stop()
+        await stop_consumer(consumer, timeout)
 
 
 async def _fetch(partition: int, rows: Iterable[Row], checkpoints: Checkpoints) -> dict[bytes, "Checkpoint"]:

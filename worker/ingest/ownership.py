@@ -102,8 +102,13 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         return [holding.partition for holding in self.holdings.values()]
 
     async def commit(self) -> None:
-        """Commit all partitions once more, at the end. Raises Aborted or Lost."""
-        await asyncio.gather(*(holding.committer.commit() for holding in self.holdings.values()))
+        """Commit all there is, at the end. Raises Aborted or Lost, when all partitions have tried."""
+        for _ in range(2):  # the first writes what was collected before and aborted, the second what came since
+            commits = [holding.committer.commit() for holding in self.holdings.values()]
+            ended = await asyncio.gather(*commits, return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
 
     def begin_again(self, number: int) -> None:
         """Forget the partition's streams; what they are is read from the topics again."""

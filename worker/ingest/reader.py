@@ -19,6 +19,7 @@ from aiokafka.errors import (
 
 from worker.ingest.assignment import Restored
 from worker.ingest.ownership import Holding, Ownership
+from worker.leaving import stop_consumer
 from worker.partition import Partition
 from worker.settings import KafkaSettings
 from worker.telemetry.traces import Traces
@@ -116,10 +117,7 @@ class Reader:
     async def leave(self) -> None:
         """Leave the group, so that others take over at once, and close what partitions are written through."""
         self.owned.stop_restoring()
-        try:
-            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                await self.consumer.stop()
-        except TimeoutError:
+        if not await stop_consumer(self.consumer, self._settings.request_timeout_ms / 1000):
             log.warning("leaving the group took too long; the others wait for the session time-out")
         await self.owned.close()
 

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -76,7 +77,7 @@ class Checkpointer:
         self._not_before: WeakKeyDictionary[Feed, float] = WeakKeyDictionary()  # loop time
         self._due: list[Subject] = []  # the most urgent last
         self._look_at = 0.0  # loop time
-        self._draining = False
+        self._draining = asyncio.Event()
         self._free_at = 0.0  # loop time at which the budget allows the next put
         self._retry_at = 0.0
         self._backoff = BACKOFF_S[0]
@@ -107,7 +108,7 @@ class Checkpointer:
         """
         if not self._store.durable:
             return 0
-        self._draining = True  # `run` begins no more
+        self._draining.set()  # `run` begins no more, and what it holds back for the budget goes on
         waiting = sorted(subjects(), key=lambda subject: subject.replay_ms)
         saved = 0
 
@@ -174,13 +175,23 @@ class Checkpointer:
         if self._store.durable:
             self._discarded.extend(keys)
 
+    async def sweep(self) -> None:
+        """Delete what was discarded, as far as the store does it at present."""
+        while self._discarded and self._may_try:
+            keys = [self._discarded.popleft() for _ in range(min(DELETED_AT_ONCE, len(self._discarded)))]
+            try:
+                await self._store.delete(keys)
+            except StoreUnavailable as error:
+                log.warning("%d superseded checkpoints are left to their time to live: %s", len(keys), error)
+                self._failed(error)
+
     @property
     def _may_try(self) -> bool:
         return asyncio.get_running_loop().time() >= self._retry_at
 
     async def _lane(self, subjects: Callable[[], Iterable[Subject]]) -> None:
         while True:
-            subject = None if self._draining or not self._may_try else self._pick(subjects)
+            subject = None if self._draining.is_set() or not self._may_try else self._pick(subjects)
             if subject is None or not await self._try(subject):
                 await asyncio.sleep(IDLE_S)
 
@@ -250,18 +261,12 @@ class Checkpointer:
         begin = max(now, self._free_at)
         self._free_at = begin + size / self._pace.bytes_per_s
         if begin > now:
-            await asyncio.sleep(begin - now)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._draining.wait(), begin - now)
 
     async def _sweep(self) -> None:
-        """Delete what was discarded."""
         while True:
-            while self._discarded and self._may_try:
-                keys = [self._discarded.popleft() for _ in range(min(DELETED_AT_ONCE, len(self._discarded)))]
-                try:
-                    await self._store.delete(keys)
-                except StoreUnavailable as error:
-                    log.warning("%d superseded checkpoints are left to their time to live: %s", len(keys), error)
-                    self._failed(error)
+            await self.sweep()
             await asyncio.sleep(IDLE_S)
 
     def _succeeded(self) -> None:
