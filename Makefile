@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact mutants lint format typecheck lock bench-calls bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean
+.PHONY: help venv demo test long exact chaos mutants lint format typecheck lock bench-calls bench-commits bench-copies bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ SEED ?= $(shell date +%s)
 exact: $(READY) ## random models and sessions against NeMo offline: CASES=5000, SEED= to draw the same again
 	TRUNKLINE_TESTS_CASES=$(CASES) TRUNKLINE_TESTS_SEED=$(SEED) \
 		$(BIN)/python -m pytest tests/engine/test_random_models.py --timeout=0 $(PYTEST_ARGS)
+
+chaos: $(READY) ## kills, rebalances, brokers and Redis away, for MINUTES=3 and KILLS=0 at least; SEED=, STORE=device|redis
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --kills $(or $(KILLS),0) --seed $(SEED) \
+		--store $(or $(STORE),redis)
 
 mutants: $(READY) ## deliberate faults, one at a time: the tests must catch each; MUTANTS= names some
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
@@ -81,6 +85,9 @@ bench-overload: $(READY) ## twice what the engine takes for MINUTES=2, then noth
 
 bench-producer: $(READY) ## what a real-time stream costs a producer, and how many one process feeds
 	$(BIN)/python -m bench.producer_cost
+
+bench-service: $(READY) ## the service as a whole: speed, calls held, delays, host cost, memory; ONLY= for a part, a quarter of an hour
+	$(BIN)/python -m bench.service --plot docs/delay.svg $(if $(ONLY),--only $(ONLY))
 
 bench-step: $(READY) ## a step of the fast engine against the reference engine's
 	$(BIN)/python -m bench.engine_step
