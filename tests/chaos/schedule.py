@@ -40,7 +40,7 @@ def places(seed: int, redis: bool) -> Iterator[str | None]:
     """Where each worker that is started is to die, or None; every place once in a round, in an order that is drawn."""
     rng = random.Random(f"{seed}/places")
     while True:
-        named: list[str | None] = [f"{place}:{rng.randint(1, 20)}" for place in COMMIT + (DISCARD if redis else ())]
+        named: list[str | None] = [f"{place}:{rng.randint(1, 12)}" for place in COMMIT + (DISCARD if redis else ())]
         named += [f"{place}:{rng.randint(1, 2)}" for place in RESTORE]
         named += [None] * (len(named) // 2)  # these die at any moment
         rng.shuffle(named)
