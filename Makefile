@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact dashboards dashboard-picture mutants lint format typecheck lock bench-calls bench-checkpoints bench-commits bench-copies bench-overload bench-producer bench-recovery bench-step bench-wire clean docs
+.PHONY: help venv demo test long exact chaos dashboards dashboard-picture mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ dashboards: $(READY) ## the chart's Grafana dashboards again from deploy/dashboa
 
 dashboard-picture: $(READY) ## docs/dashboard.png: a real Prometheus watches a worker through an overload (4 minutes)
 	$(BIN)/python -m bench.dashboard
+chaos: $(READY) ## kills, rebalances, brokers and Redis away, for MINUTES=3 and KILLS=0 at least; SEED=, STORE=device|redis
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --kills $(or $(KILLS),0) --seed $(SEED) \
+		--store $(or $(STORE),redis)
 
 mutants: $(READY) ## deliberate faults, one at a time: the tests must catch each; MUTANTS= names some
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
@@ -93,6 +96,9 @@ bench-overload: $(READY) ## twice what the engine takes for MINUTES=2, then noth
 
 bench-producer: $(READY) ## what a real-time stream costs a producer, and how many one process feeds
 	$(BIN)/python -m bench.producer_cost
+
+bench-service: $(READY) ## the service as a whole: speed, calls held, delays, host cost, memory; ONLY= for a part, a quarter of an hour
+	$(BIN)/python -m bench.service --plot docs/delay.svg $(if $(ONLY),--only $(ONLY))
 
 bench-step: $(READY) ## a step of the fast engine against the reference engine's
 	$(BIN)/python -m bench.engine_step

@@ -54,9 +54,12 @@ async def measure(servers: str, levels: list[int], options: argparse.Namespace, 
     return rows
 
 
-async def level(servers: str, topics: Topics, worker: LocalWorker, calls: int) -> Row:
-    """One round of `calls` calls; ids of their own, so that rounds share the topics."""
-    tag = f"n{calls}-"
+async def level(
+    servers: str, topics: Topics, worker: LocalWorker, calls: int, seconds: float | None = None, name: str = "n"
+) -> Row:
+    """One round of `calls` calls, each for `seconds` if given; ids of their own, so that rounds share the topics."""
+    tag = f"{name}{calls}-"
+    stop = asyncio.Event()
     made = sources(sorted(CALLS.glob("*.flac")), calls, prefix=tag)
     streams = [f"{call.call_id}/{channel}" for call in made for channel in (0, 1)]
     names = ("trunkline_batch_streams", "trunkline_step_duration_seconds")
@@ -64,8 +67,10 @@ async def level(servers: str, topics: Topics, worker: LocalWorker, calls: int) -
     follower = Follower(servers, topics)
     await follower.start()
     cpu = os.times()
+    if seconds is not None:
+        asyncio.get_running_loop().call_later(seconds, stop.set)
     async with Producer(servers, topic=topics.audio) as producer:
-        played = await play(producer, made, Style(speed=1.0))
+        played = await play(producer, made, Style(speed=1.0), stop=stop)
     failed = [p for p in played if p.error is not None]
     await follower.ended(streams, 120)
     await follower.stop()
@@ -73,12 +78,14 @@ async def level(servers: str, topics: Topics, worker: LocalWorker, calls: int) -
     after = [worker.metric(f"{name}_{kind}") for name in names for kind in ("sum", "count")]
     batch, steps, seconds, _ = (b - a for a, b in zip(before, after, strict=True))
     seen = {s.removeprefix(tag): t.text for s, t in follower.transcripts.items() if s.startswith(tag)}
-    length = max(p.total for p in played)
+    length = max(p.seconds for p in played)
     return {
         "calls": calls,
         "wer": word_error_rate(seen)[0],
         "p50_ms": percentile(follower.late(tag), 50),
         "p95_ms": percentile(follower.late(tag), 95),
+        "p99_ms": percentile(follower.late(tag), 99),
+        **{f"finals_p{share}_ms": percentile(follower.late(tag, finals=True), share) for share in (50, 95, 99)},
         "batch": batch / steps,
         "step_ms": 1000 * seconds / steps,
         "engine_busy": seconds / length,

@@ -29,12 +29,14 @@ class Group:
         self.topics = topics
         self.name = unique("group")
         self.outputs = Outputs(servers, topics)
+        self.workers: list[LocalWorker] = []
         self._zygote = zygote
         self._settings = settings
-        self._workers: list[LocalWorker] = []
 
-    def worker(self, failpoint: str | None = None, settings: Mapping[str, object] | None = None) -> LocalWorker:
-        """One more, on its way; it is killed at the failpoint."""
+    def worker(
+        self, failpoint: str | None = None, settings: Mapping[str, object] | None = None, cold: bool = False
+    ) -> LocalWorker:
+        """One more, on its way; it is killed at the failpoint. `cold`: started, not forked."""
         environment = {} if failpoint is None else {"TRUNKLINE_FAILPOINT": failpoint}
         worker = LocalWorker(
             self.servers,
@@ -43,40 +45,43 @@ class Group:
             self.name,
             {**SETTINGS, **self._settings, **(settings or {})},
             environment=environment,
-            zygote=self._zygote,
+            zygote=None if cold else self._zygote,
         )
         worker.start(wait=False)
-        self._workers.append(worker)
+        self.workers.append(worker)
         return worker
 
     def settle(self, like: "Group", streams: int, timeout_s: float = 60.0) -> None:
         """Wait until so many streams have ended here, then compare all that was published; nothing comes after it."""
         expected = like.outputs
+        self.finish(streams, len(expected.rejected), timeout_s)
+        same(self.outputs, expected)
+        assert self.all_committed()
+
+    def finish(self, streams: int, rejects: int, timeout_s: float = 60.0) -> None:
+        """Wait until so many streams have ended, so many records are rejected, all is committed; stop the workers."""
         try:
             self.outputs.until(lambda: len(ends(self.outputs)) >= streams, f"{streams} ends", timeout_s)
-            rejects = len(expected.rejected)
             self.outputs.until(lambda: len(self.outputs.rejected) >= rejects, f"{rejects} rejects", 10)
             self.outputs.until(self.all_committed, "the offsets", 20)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
-        running = [worker for worker in self._workers if worker.process.poll() is None]
+        running = [worker for worker in self.workers if worker.process.poll() is None]
         for worker in running:
             worker.wait_ready()  # it may have come when all was done
         assert [worker.stop() for worker in running] == [0] * len(running), self.logs()
         self.outputs.poll(0.5)
-        same(self.outputs, expected)
-        assert self.all_committed()
 
     def all_committed(self) -> bool:
         """Nothing is left to read, and no call is under way."""
         return committed(self.servers, self.name, self.topics.audio) == end_offsets(self.servers, self.topics.audio)
 
     def logs(self) -> str:
-        return "\n\n".join(worker.log_tail(25) for worker in self._workers)
+        return "\n\n".join(worker.log_tail(25) for worker in self.workers)
 
     def close(self) -> None:
         self.outputs.close()
-        for worker in self._workers:
+        for worker in self.workers:
             if worker.process.poll() is None:
                 worker.kill()
 

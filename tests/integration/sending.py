@@ -100,6 +100,7 @@ class Sender:
                 "compression.type": compression,
                 "message.max.bytes": max_bytes,
                 "partitioner": "murmur2_random",
+                "log_level": 2,  # a broker that is away shows by what does not come
             }
         )
 

@@ -97,6 +97,7 @@ class Outputs:
                 "auto.offset.reset": "error",
                 "isolation.level": "read_committed",
                 "fetch.wait.max.ms": 50,
+                "log_level": 2,
             }
         )
         names = (topics.final, topics.partial, topics.rejected)

@@ -1,0 +1,1 @@
+"""The service as a whole on this machine: `python -m bench.service`."""
