@@ -3,7 +3,8 @@
     python -m bench.engine_throughput [--models demo,17x512] [--threads 1]
 
 Features, encoder and greedy decoder, on streams of speech from `demo/`'s evaluation set that are all equally long. In
-every cell the engines take a chunk of all streams in turn; the first chunks are not counted. The word error rate of
+every cell the engines take a chunk of all streams in turn; the first chunks are not counted. Time is processor time
+with one thread, which other work on the machine disturbs less, and wall time with more. The word error rate of
 what each made of the whole streams stands beside its speed, for the demo model (the other one's weights are random, and
 its chunks fewer). Last line: one JSON object; `vs_nemo` and `vs_sherpa` are ratios of audio seconds per second.
 """
@@ -107,15 +108,16 @@ def race(
 ) -> dict[str, tuple[float, list[str]]]:
     """Audio seconds per second, and texts, of engines that take a chunk each in turn."""
     texts: dict[str, list[str]] = {name: [] for name in engines}
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     running = {name: engine.play(signals, chunk, texts[name]) for name, engine in engines.items()}
     spent = dict.fromkeys(engines, 0.0)
     steps = -(-len(signals[0]) // chunk)
     for number in range(steps):
         for name, steps_of in running.items():
-            began = time.perf_counter()
+            began = clock()
             next(steps_of)
             if number >= WARM_UP:
-                spent[name] += time.perf_counter() - began
+                spent[name] += clock() - began
         advance(1)
     for steps_of in running.values():
         if next(steps_of, "end") != "end":

@@ -40,9 +40,11 @@ class FastEngine(BatchedEngine):
     ) -> None:
         super().__init__(model, slots)
         self._max_frames = max(max_frames, max(model.left_context) + 1)
-        self._step = EncoderStep(model, self._arenas, self._features.bands, dtype, self._max_frames)
+        static = buckets if buckets is not None else self._device.type == "cuda"
+        # oneDNN's layout is opaque: a pass that is to be recorded keeps plain weights
+        self._step = EncoderStep(model, self._arenas, self._features.bands, dtype, self._max_frames, packed=not static)
         self._buckets: Buckets | None = None
-        if buckets if buckets is not None else self._device.type == "cuda":
+        if static:
             self._buckets = Buckets(self._step, slots, self._arenas.scratch, self._device)
         self._counters["inputs"] = np.zeros(slots, np.int64)  # encoder frames that entered the first layer
         self._counters["mels"] = np.zeros(slots, np.int64)

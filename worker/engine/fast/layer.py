@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.engine.fast.linear import Linear
 from worker.engine.fast.plan import LayerPlan, Rings
 
 # exp of this is 0 in float32 beside any score, and a row that sees nothing stays finite
@@ -23,8 +24,10 @@ Affine = tuple[Tensor, Tensor | None]
 class FastLayer:
     """Weights of one layer and its step."""
 
-    def __init__(self, layer: Any, index: int, positions: Tensor, farthest: int, dtype: torch.dtype) -> None:
-        """positions: (W, width), the encodings of distances `farthest` down to `farthest - W + 1`."""
+    def __init__(
+        self, layer: Any, index: int, positions: Tensor, farthest: int, dtype: torch.dtype, packed: bool
+    ) -> None:
+        """positions: (W, width), the encodings of distances `farthest` down to `farthest - W + 1`; packed: Linear's."""
         self._index = index
         attention = layer.self_attn
         self._heads = int(attention.h)
@@ -32,8 +35,8 @@ class FastLayer:
         self._width = self._heads * self._head
         self._farthest = farthest
         scale = 1 / math.sqrt(self._head)
-        self._feed1 = _feed(layer.norm_feed_forward1, layer.feed_forward1, dtype)
-        self._feed2 = _feed(layer.norm_feed_forward2, layer.feed_forward2, dtype)
+        self._feed1 = _Feed(layer.norm_feed_forward1, layer.feed_forward1, dtype, packed)
+        self._feed2 = _Feed(layer.norm_feed_forward2, layer.feed_forward2, dtype, packed)
         self._norm_attention = _norm(layer.norm_self_att, dtype)
         q, k, v = (_linear(m) for m in (attention.linear_q, attention.linear_k, attention.linear_v))
         weight = torch.cat([q[0] * scale, k[0], v[0]])
@@ -42,17 +45,17 @@ class FastLayer:
         if any(b is not None for b in biases):
             full = [b if b is not None else q[0].new_zeros(self._width) for b in biases]
             bias = torch.cat([full[0] * scale, full[1], full[2]])
-        self._qkv: Affine = (weight.to(dtype), None if bias is None else bias.to(dtype))
+        self._qkv = Linear(weight, bias, dtype, packed)
         self._u = (attention.pos_bias_u.detach() * scale).flatten().to(dtype)
         self._v = (attention.pos_bias_v.detach() * scale).flatten().to(dtype)
         projected = F.linear(positions, attention.linear_pos.weight.detach().float())
         # (heads, d_k, W)
         self._positions = projected.view(-1, self._heads, self._head).permute(1, 2, 0).contiguous().to(dtype)
-        self._attention_out = _cast(_linear(attention.linear_out), dtype)
+        self._attention_out = Linear(*_linear(attention.linear_out), dtype, packed)
         convolution = layer.conv
         self._norm_conv = _norm(layer.norm_conv, dtype)
-        self._expand = _cast(_pointwise(convolution.pointwise_conv1), dtype)
-        self._contract = _cast(_pointwise(convolution.pointwise_conv2), dtype)
+        self._expand = Linear(*_pointwise(convolution.pointwise_conv1), dtype, packed)
+        self._contract = Linear(*_pointwise(convolution.pointwise_conv2), dtype, packed)
         depthwise = convolution.depthwise_conv
         kernel = depthwise.weight.detach()
         shift = None if depthwise.bias is None else depthwise.bias.detach()
@@ -66,21 +69,21 @@ class FastLayer:
 
     def __call__(self, x: Tensor, plan: LayerPlan, rings: Rings) -> Tensor:
         """x: (B, inputs, width). Returns (B, outputs, width)."""
-        x = x + _feed_forward(x, *self._feed1)
-        qkv = F.linear(_normed(x, self._norm_attention), *self._qkv)
+        x = x + self._feed1(x)
+        qkv = self._qkv(_normed(x, self._norm_attention))
         rings.kv.write(self._index, plan.kv_write, qkv[:, :, self._width :])
         query = qkv[:, :, : self._width]
         if rings.ahead is not None and plan.ahead_write is not None and plan.ahead_read is not None:
             rings.ahead.write(self._index, plan.ahead_write, torch.cat([x, query], dim=-1))
             x, query = rings.ahead.read(self._index, plan.ahead_read).chunk(2, dim=-1)
-        x = x + F.linear(self._attend(query, plan, rings), *self._attention_out)
-        gated = F.glu(F.linear(_normed(x, self._norm_conv), *self._expand), dim=-1)
+        x = x + self._attention_out(self._attend(query, plan, rings))
+        gated = F.glu(self._expand(_normed(x, self._norm_conv)), dim=-1)
         rings.conv.write(self._index, plan.conv_write, gated)
         if rings.beside is not None and plan.beside_write is not None and plan.beside_read is not None:
             rings.beside.write(self._index, plan.beside_write, x)
             x = rings.beside.read(self._index, plan.beside_read)
-        x = x + F.linear(self._convolve(plan, rings), *self._contract)
-        x = x + _feed_forward(x, *self._feed2)
+        x = x + self._contract(self._convolve(plan, rings))
+        x = x + self._feed2(x)
         return _normed(x, self._norm_out)
 
     def _attend(self, query: Tensor, plan: LayerPlan, rings: Rings) -> Tensor:
@@ -117,6 +120,19 @@ class FastLayer:
         return F.silu(x)
 
 
+class _Feed:
+    """Half a feed-forward module, with its norm."""
+
+    def __init__(self, norm: Any, feed: Any, dtype: torch.dtype, packed: bool) -> None:
+        self._norm = _norm(norm, dtype)
+        self._expand = Linear(*_linear(feed.linear1), dtype, packed)
+        weight, bias = _linear(feed.linear2)
+        self._contract = Linear(weight / 2, None if bias is None else bias / 2, dtype, packed)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._contract(F.silu(self._expand(_normed(x, self._norm))))
+
+
 def _linear(module: Any) -> Affine:
     return module.weight.detach(), None if module.bias is None else module.bias.detach()
 
@@ -126,11 +142,6 @@ def _pointwise(module: Any) -> Affine:
     return weight[:, :, 0], bias
 
 
-def _cast(affine: Affine, dtype: torch.dtype) -> Affine:
-    weight, bias = affine
-    return weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
-
-
 def _norm(module: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
     return module.weight.detach().to(dtype), module.bias.detach().to(dtype), float(module.eps)
 
@@ -138,16 +149,6 @@ def _norm(module: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
 def _normed(x: Tensor, norm: tuple[Tensor, Tensor, float]) -> Tensor:
     weight, bias, eps = norm
     return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
-
-
-def _feed(norm: Any, feed: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, float], Affine, Affine]:
-    weight, bias = _linear(feed.linear2)
-    half = (weight / 2, None if bias is None else bias / 2)
-    return _norm(norm, dtype), _cast(_linear(feed.linear1), dtype), _cast(half, dtype)
-
-
-def _feed_forward(x: Tensor, norm: tuple[Tensor, Tensor, float], expand: Affine, contract: Affine) -> Tensor:
-    return F.linear(F.silu(F.linear(_normed(x, norm), *expand)), *contract)
 
 
 def _fold(norm: Any, kernel: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -42,8 +42,10 @@ class EncoderStep:
     Weights are copied out of the NeMo model, which stays as it is.
     """
 
-    def __init__(self, model: SpeechModel, arenas: Arenas, bands: int, dtype: torch.dtype, max_frames: int) -> None:
-        """max_frames: the most that a row which ends its segment gets in one pass."""
+    def __init__(
+        self, model: SpeechModel, arenas: Arenas, bands: int, dtype: torch.dtype, max_frames: int, packed: bool
+    ) -> None:
+        """max_frames: the most that a row which ends its segment gets in one pass; packed: see Linear."""
         encoder = model.encoder
         self._arenas = arenas
         self.width, self.depth, self.bands = int(encoder.d_model), len(encoder.layers), bands
@@ -68,7 +70,7 @@ class EncoderStep:
         farthest = left + burst
         positions = _positions(encoder, farthest, -(burst + right))
         self._layers = [
-            FastLayer(layer, number, positions, farthest, dtype) for number, layer in enumerate(encoder.layers)
+            FastLayer(layer, number, positions, farthest, dtype, packed) for number, layer in enumerate(encoder.layers)
         ]
         self._out_proj = encoder.out_proj
         self.out_width = self.width if encoder.out_proj is None else int(encoder.out_proj.out_features)
