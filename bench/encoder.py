@@ -1,6 +1,6 @@
 """The encoder's step: NeMo's stock streaming step, the reference engine and the fast one, side by side.
 
-    python -m bench.encoder [--models demo,17x512,24x1024] [--look-aheads 0,1,6,13] [--seconds 3]
+    python -m bench.encoder [--models demo,17x512,24x1024] [--look-aheads 0,1,6,13] [--batches 1,8,32] [--threads 1,2]
 
 The same weights and the same log-mel frames of real speech for all three, left contexts full. In every cell the three
 take one step in turn, on one thread and then on two, until `--seconds` are over (three turns at least). Times are
@@ -18,12 +18,12 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from torch import Tensor
 
@@ -40,10 +40,9 @@ CELLS = {
     "24x1024": [(look_ahead, 8) for look_ahead in (1, 6)],
 }
 GOALS = {0: 4.0, 1: 3.5, 6: 2.2, 13: 1.4}  # of 17x512 at batch 8 and 32
-THREADS = (1, 2)
-QUOTED = 1
+QUOTED = 1  # threads
 FILL = 84  # encoder frames: more than the left context, whole chunks of every look-ahead
-DISTINCT = 8  # streams that differ in their left context
+DISTINCT = 2  # streams that differ in their left context
 FILL_WITH = 13  # look-ahead
 LEAST_TURNS = 3
 TOLERANCE = 1e-3  # of outputs with mean magnitude near 1; NeMo's own batch sizes differ by 1e-6
@@ -59,6 +58,13 @@ class Cell:
     multiply_adds: dict[str, int]
     bytes: int
     floor: dict[int, float]  # by threads
+
+    def __str__(self) -> str:
+        one = {name: 1000 * self.seconds[QUOTED, name] for name in ("NeMo", "fast")}
+        return (
+            f"look-ahead {self.look_ahead}, batch {self.batch}: NeMo {one['NeMo']:.1f} ms, fast {one['fast']:.1f} ms, "
+            f"ratio {', '.join(f'{self.ratio(n):.2f} ({n} threads)' for n in self.floor)}"
+        )
 
     def ratio(self, threads: int, peer: str = "NeMo") -> float:
         return self.seconds[threads, peer] / self.seconds[threads, "fast"]
@@ -104,6 +110,7 @@ def measure(
     look_ahead: int,
     batch: int,
     seconds: float,
+    threads: Sequence[int],
     mels: int,
 ) -> tuple[dict[tuple[int, str], float], dict[str, int]]:
     """Median seconds of a step and its multiply-adds."""
@@ -111,9 +118,9 @@ def measure(
         engine.load(filled[name], batch)
     chunk = look_ahead + 1
     first = FILL
-    taken: dict[tuple[int, str], list[float]] = {(t, name): [] for t in THREADS for name in engines}
+    taken: dict[tuple[int, str], list[float]] = {(count, name): [] for count in threads for name in engines}
 
-    def turn(threads: int | None) -> None:
+    def turn(count: int | None) -> None:
         nonlocal first
         span = steps.mels_until(first), steps.mels_until(first + chunk)
         first += chunk
@@ -121,9 +128,9 @@ def measure(
         for name, engine in engines.items():
             began = floor.clock()
             outputs[name] = engine.step(look_ahead, batch, *span)
-            if threads is not None:
-                taken[threads, name].append(floor.clock() - began)
-        if threads is None:
+            if count is not None:
+                taken[count, name].append(floor.clock() - began)
+        if count is None:
             agree(outputs)
 
     turn(None)
@@ -133,12 +140,12 @@ def measure(
     for name, engine in engines.items():
         counted[name] = floor.multiply_adds(lambda engine=engine: engine.step(look_ahead, batch, *span))  # type: ignore[misc]
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(taken[THREADS[0], "fast"]) < LEAST_TURNS:
-        for threads in THREADS:
+    while time.perf_counter() < until or len(taken[threads[0], "fast"]) < LEAST_TURNS:
+        for count in threads:
             if steps.mels_until(first + chunk) > mels:
                 break
-            torch.set_num_threads(threads)
-            turn(threads)
+            torch.set_num_threads(count)
+            turn(count)
         else:
             continue
         break
@@ -148,38 +155,44 @@ def measure(
 
 @torch.inference_mode()
 def compare(
-    model: SpeechModel, cells: list[tuple[int, int]], seconds: float, advance: Callable[[], None]
+    model: SpeechModel, cells: list[tuple[int, int]], options: argparse.Namespace, advance: Callable[[Cell], None]
 ) -> list[Cell]:
     # enough audio for the left context and every turn of the longest chunk
     mels = streams(model, max(batch for _, batch in cells), 60)
     engines = steppers(model, mels)
-    torch.set_num_threads(max(THREADS))
     filled = fill(engines)
-    torch.set_num_threads(1)
     size = size_of(model)
     products = floor.Products(size)
     found = []
     for look_ahead, batch in cells:
-        times, counted = measure(engines, filled, look_ahead, batch, seconds, mels.shape[1])
+        times, counted = measure(engines, filled, look_ahead, batch, options.seconds, options.threads, mels.shape[1])
         moved = floor.bytes_moved(size, batch, look_ahead + 1)
         least = {}
-        for threads in THREADS:
-            torch.set_num_threads(threads)
-            least[threads] = max(products.seconds(batch * (look_ahead + 1)), moved / floor.bandwidth())
+        for count in options.threads:
+            torch.set_num_threads(count)
+            least[count] = max(products.seconds(batch * (look_ahead + 1)), moved / floor.bandwidth())
         torch.set_num_threads(1)
         found.append(Cell(look_ahead, batch, times, counted, moved, least))
-        advance()
+        advance(found[-1])
     return found
 
 
 def show(name: str, cells: list[Cell], console: Console) -> None:
     columns = ["look-ahead", "batch", *(f"{engine} ms" for engine in steps.NAMES), "NeMo / fast", "reference / fast"]
-    columns += ["on two threads", "NeMo MMAC", "fast MMAC", "fast MB", "floor ms", "floor / fast"]
+    columns += [
+        *(["on two threads"] if 2 in cells[0].floor else []),
+        "NeMo MMAC",
+        "fast MMAC",
+        "fast MB",
+        "floor ms",
+        "floor / fast",
+    ]
     table = Table(*columns, title=f"one encoder step, {name}, one thread")
     for cell in cells:
         one = {engine: cell.seconds[QUOTED, engine] for engine in steps.NAMES}
         numbers = [f"{1000 * one[engine]:.1f}" for engine in steps.NAMES]
-        numbers += [f"{cell.ratio(QUOTED):.2f}", f"{cell.ratio(QUOTED, 'reference'):.2f}", f"{cell.ratio(2):.2f}"]
+        numbers += [f"{cell.ratio(QUOTED):.2f}", f"{cell.ratio(QUOTED, 'reference'):.2f}"]
+        numbers += [f"{cell.ratio(2):.2f}"] if 2 in cell.floor else []
         numbers += [f"{cell.multiply_adds[engine] / 1e6:.0f}" for engine in ("NeMo", "fast")]
         numbers += [f"{cell.bytes / 1e6:.0f}", f"{1000 * cell.floor[QUOTED]:.1f}"]
         table.add_row(
@@ -203,14 +216,20 @@ def nested(cells: list[Cell], threads: int) -> dict[int, dict[int, float]]:
     return found
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", default=",".join(CELLS))
-    parser.add_argument("--look-aheads", default="0,1,6,13")
+    parser.add_argument("--look-aheads", type=_numbers, default=[0, 1, 6, 13])
+    parser.add_argument("--batches", type=_numbers, default=[1, 8, 32])
+    parser.add_argument("--threads", type=_numbers, default=[1, 2], help="1 first; 1,2 by default")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a cell (%(default)s)")
     parser.add_argument("--no-growth", action="store_true", help="only the comparison")
     options = parser.parse_args()
-    names, wanted = options.models.split(","), [int(text) for text in options.look_aheads.split(",")]
+    names = options.models.split(",")
     console = Console(width=160)
     began = time.perf_counter()
     torch.set_num_threads(QUOTED)
@@ -219,11 +238,16 @@ def main() -> int:
     grown: dict[str, dict[str, float]] = {}
     with Progress(console=Console(stderr=True)) as progress:
         for name in names:
-            cells = [cell for cell in CELLS[name] if cell[0] in wanted]
+            cells = [cell for cell in CELLS[name] if cell[0] in options.look_aheads and cell[1] in options.batches]
             task = progress.add_task(f"{name}: load", total=len(cells))
             model = MODELS[name]()
             progress.update(task, description=f"{name}: compare")
-            found[name] = compare(model, cells, options.seconds, lambda task=task: progress.advance(task))  # type: ignore[misc]
+
+            def advance(cell: Cell, name: str = name, task: TaskID = task) -> None:
+                progress.advance(task)
+                progress.console.print(f"{name}, {cell}")
+
+            found[name] = compare(model, cells, options, advance)
             if not options.no_growth:
                 progress.update(task, description=f"{name}: growth")
                 grown[name] = growth.measure(model, name != "24x1024")
@@ -244,7 +268,7 @@ def main() -> int:
         json.dumps(
             {
                 "ratio": {name: nested(cells, QUOTED) for name, cells in found.items()},
-                "ratio_two_threads": {name: nested(cells, 2) for name, cells in found.items()},
+                "ratio_two_threads": {name: nested(cells, 2) for name, cells in found.items() if 2 in options.threads},
                 "fast_ms": {
                     name: {f"{c.look_ahead}/{c.batch}": round(1000 * c.seconds[QUOTED, "fast"], 2) for c in cells}
                     for name, cells in found.items()

@@ -7,6 +7,7 @@ import torch
 
 from bench import encoder, floor, steps
 from tests.engine.models import CHUNKED, Recipe, Zoo
+from worker.engine.fast.linear import Linear
 from worker.engine.model import adopt
 from worker.engine.reference import ReferenceEngine
 
@@ -80,6 +81,12 @@ def test_disagreement_ends_the_bench() -> None:
 def test_multiply_adds_are_those_of_a_product_by_hand() -> None:
     x, w = torch.zeros(5, 7), torch.zeros(11, 7)
     assert floor.multiply_adds(lambda: torch.nn.functional.linear(x, w)) == 5 * 7 * 11
+
+
+def test_multiply_adds_of_packed_weights_are_counted() -> None:
+    linear = Linear(torch.zeros(1024, 512), None, torch.float32, packed=True)
+    assert linear._packed is not None
+    assert floor.multiply_adds(lambda: linear(torch.zeros(3, 2, 512))) == 6 * 1024 * 512
 
 
 def test_bytes_are_weights_once_and_context_once_a_stream() -> None:
