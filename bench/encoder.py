@@ -216,16 +216,17 @@ def nested(cells: list[Cell], threads: int) -> dict[int, dict[int, float]]:
     return found
 
 
-def _numbers(text: str) -> list[int]:
+def integers(text: str) -> list[int]:
+    """Of an option: `1,8,32`."""
     return [int(number) for number in text.split(",")]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", default=",".join(CELLS))
-    parser.add_argument("--look-aheads", type=_numbers, default=[0, 1, 6, 13])
-    parser.add_argument("--batches", type=_numbers, default=[1, 8, 32])
-    parser.add_argument("--threads", type=_numbers, default=[1, 2], help="1 first; 1,2 by default")
+    parser.add_argument("--look-aheads", type=integers, default=[0, 1, 6, 13])
+    parser.add_argument("--batches", type=integers, default=[1, 8, 32])
+    parser.add_argument("--threads", type=integers, default=[1, 2], help="1 first; 1,2 by default")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a cell (%(default)s)")
     parser.add_argument("--no-growth", action="store_true", help="only the comparison")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Audio seconds per second of whole engines: ours, NeMo's streaming pipelines, sherpa-onnx.
 
-    python -m bench.engine_throughput [--models demo,17x512] [--threads 1]
+    python -m bench.engine_throughput [--models demo,17x512] [--look-aheads 0,1,6] [--batches 1,8,32] [--threads 1]
 
 Features, encoder and greedy decoder, on streams of speech from `demo/`'s evaluation set that are all equally long. In
 every cell the engines take a chunk of all streams in turn; the first chunks are not counted. Time is processor time
@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench.encoder import integers
 from bench.models import MODELS
 from bench.peer_nemo import NemoPipeline
 from bench.peer_sherpa import Sherpa, export
@@ -38,7 +39,6 @@ from worker.engine.fast.engine import FastEngine
 from worker.engine.interface import Mode, Row, Samples
 from worker.engine.model import SpeechModel
 
-LOOK_AHEADS = (0, 1, 6)
 BATCHES = {"demo": (1, 8, 32), "17x512": (8,)}
 SECONDS = {"demo": 6.0, "17x512": 2.4}  # of each stream, at least
 WARM_UP = 2  # chunks
@@ -126,15 +126,15 @@ def race(
     return {name: (counted / seconds, texts[name]) for name, seconds in spent.items()}
 
 
-def measure(name: str, threads: int, folder: Path, progress: Progress) -> list[Result]:
+def measure(name: str, options: argparse.Namespace, folder: Path, progress: Progress) -> list[Result]:
     model = MODELS[name]()
     path = folder / f"{name}.nemo"
     model.nemo.save_to(str(path))
     found = []
-    for look_ahead in LOOK_AHEADS:
+    for look_ahead in options.look_aheads:
         exported = export(MODELS[name](), look_ahead, folder) if name == "demo" else None
         for decoder in reversed(model.info.decoders):
-            for batch in BATCHES[name]:
+            for batch in (batch for batch in BATCHES[name] if batch in options.batches):
                 signals, said = streams(batch, SECONDS[name])
                 chunk = model.info.geometry.chunk_samples(look_ahead)
                 context = model.left_context[look_ahead], look_ahead
@@ -143,13 +143,14 @@ def measure(name: str, threads: int, folder: Path, progress: Progress) -> list[R
                     "NeMo": NemoPipeline(str(path), context, decoder, batch),
                 }
                 if exported and decoder == "ctc":
-                    engines["sherpa-onnx"] = Sherpa(*exported, threads)
+                    engines["sherpa-onnx"] = Sherpa(*exported, options.threads)
                 steps = -(-len(signals[0]) // chunk)
                 task = progress.add_task(f"{name} {decoder} {look_ahead}/{batch}", total=steps)
                 outcome = race(engines, signals, chunk, lambda n, task=task: progress.advance(task, n))
                 for engine, (speed, texts) in outcome.items():
                     wer = 100 * jiwer.wer(said, texts) if name == "demo" else None
                     found.append(Result(name, decoder, look_ahead, batch, engine, speed, wer))
+                    progress.console.print(found[-1])
     return found
 
 
@@ -195,6 +196,8 @@ def nested(results: list[Result], peer: str) -> dict[str, dict[str, float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", default=",".join(BATCHES))
+    parser.add_argument("--look-aheads", type=integers, default=[0, 1, 6])
+    parser.add_argument("--batches", type=integers, default=[1, 8, 32])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -203,7 +206,7 @@ def main() -> int:
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as progress:
         for name in options.models.split(","):
-            results += measure(name, options.threads, Path(folder), progress)
+            results += measure(name, options, Path(folder), progress)
     show(results, Console(width=150))
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, {options.threads} thread(s), torch {torch.__version__}, "
