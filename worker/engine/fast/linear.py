@@ -1,9 +1,8 @@
 """An affine map; on the CPU, if wished, with its weight laid out once for oneDNN's kernels.
 
 A step multiplies large weights by few rows: as many as there are streams times new frames. There PyTorch's product,
-which lays the weight out anew in every call, takes 1.3 to 1.5 times as long at 8 to 64 rows, and as long at some
-hundred. A single row is a product of matrix and vector, and small weights stay in the processor's cache: for those
-PyTorch's own is as fast or faster.
+which lays the weight out anew in every call, is the slower one. A single row is a product of matrix and vector, and
+small weights stay in the processor's cache: for those PyTorch's own is as fast or faster.
 """
 
 import torch
