@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact chaos dashboards dashboard-picture mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
+.PHONY: help venv demo test long exact chaos dashboards dashboard-picture evidence mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,12 @@ bench-recovery: $(READY) ## how long a call stands still when its worker is kill
 bench-copies: $(READY) ## what the fast engine's copies of state cost
 	$(BIN)/python -m bench.engine_copies
 
+bench-encoder: $(READY) ## the encoder's step: NeMo's, the reference engine's and the fast one's, against the floor
+	$(BIN)/python -m bench.encoder
+
+bench-engine: $(READY) ## audio seconds per second of whole engines: ours, NeMo's pipelines, sherpa-onnx
+	$(BIN)/python -m bench.engine_throughput
+
 bench-overload: $(READY) ## twice what the engine takes for MINUTES=2, then nothing: lag over time, words lost
 	$(BIN)/python -m bench.overload --minutes $(or $(MINUTES),2)
 
@@ -105,6 +111,9 @@ bench-step: $(READY) ## a step of the fast engine against the reference engine's
 
 bench-wire: $(READY) ## what decoding one record costs
 	$(BIN)/python -m bench.wire_decode
+
+evidence: $(READY) ## what the cache fault and its fix are worth in words; writes a table and a plot into docs/
+	$(BIN)/python -m bench.evidence --write docs
 
 clean: ## delete .venv and all caches of tools
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.engine_copies import models
+from bench.models import MODELS
 from deploy.redis import LocalRedis
 from worker.batching.feed import FeedState
 from worker.engine.fast.engine import FastEngine
@@ -34,6 +34,7 @@ LOOK_AHEAD = 6
 BATCHES = (1, 8, 32)
 FILLING = 14  # chunks after which the left context is full
 ROUNDS = 20
+NAMES = ("demo", "17x512")
 
 Found = dict[str, float]
 
@@ -92,7 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20, help="of each kind (%(default)s)")
-    parser.add_argument("--model", choices=("demo", "17x512"))
+    parser.add_argument("--model", choices=NAMES)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     every_s = StateSettings().checkpoint_after_ms / 1000
@@ -103,8 +104,8 @@ def main() -> int:
         title=f"checkpoints, one a stream every {every_s:g} s of audio",
     )
     with LocalRedis() as redis:
-        for name, make in models(options.model).items():
-            engine = FastEngine(make(), max(BATCHES))
+        for name in [options.model] if options.model else NAMES:
+            engine = FastEngine(MODELS[name](), max(BATCHES))
             for batch in BATCHES:
                 taken, data = steps(engine, batch, options.steps)
                 taken["put_ms"] = asyncio.run(put(redis.url, data))

@@ -12,11 +12,9 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,27 +23,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from tests.engine.models import Recipe, build, unpack_tokenizer
+from bench.floor import bandwidth
+from bench.models import MODELS
 from worker.engine.arenas import Arenas
 from worker.engine.fast.engine import FastEngine
 from worker.engine.fast.ring import Ring
 from worker.engine.fast.subsampling import StreamingSubsampling
 from worker.engine.interface import Mode, Row
-from worker.engine.model import SpeechModel, adopt, load
 
-SHIPPED = Path(__file__).parents[1] / "demo" / "models"
-LARGE = Recipe(
-    "17x512",
-    ((70, 13), (70, 6), (70, 1), (70, 0)),
-    layers=17,
-    width=512,
-    heads=8,
-    expansion=4,
-    channels=256,
-)
 LOOK_AHEADS = (0, 1, 2, 6, 13)  # those that a model has
 BATCHES = (1, 8, 32)
 WARM_UP = 2
+NAMES = ("demo", "regular", "17x512")
 KINDS = ("ring gathers", "ring writes", "arenas", "sub-sampling tails", "convolution inputs", "joins, padding")
 
 
@@ -85,30 +74,6 @@ class Input:
         return x.contiguous()
 
 
-def models(wanted: str | None) -> dict[str, Callable[[], SpeechModel]]:
-    def large() -> SpeechModel:
-        with tempfile.TemporaryDirectory() as folder:
-            return adopt(build(LARGE, unpack_tokenizer(Path(folder))), LARGE.name)
-
-    def shipped(name: str) -> SpeechModel:
-        return load(str(SHIPPED / f"{name}.nemo"), device="cpu")
-
-    found = {"demo": lambda: shipped("demo"), "regular": lambda: shipped("regular"), LARGE.name: large}
-    return {name: make for name, make in found.items() if wanted in (None, name)}
-
-
-def bandwidth() -> float:
-    """Bytes a second of a plain copy, each byte counted once."""
-    source = torch.ones(64 << 20)
-    target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(4):
-        began = time.perf_counter()
-        target.copy_(source)
-        best = min(best, time.perf_counter() - began)
-    return source.numel() * source.element_size() / best
-
-
 def measure(engine: FastEngine, meter: Meter, look_ahead: int, batch: int, steps: int) -> float:
     """Seconds of a step, mean; the meter holds the sums of all steps."""
     geometry = engine.info.geometry
@@ -142,7 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--model", choices=("demo", "regular", LARGE.name))
+    parser.add_argument("--model", choices=NAMES)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     meter = Meter()
@@ -159,7 +124,7 @@ def main() -> int:
     torch.nn.functional.conv1d = lambda x, *rest, **named: convolve(Input.contiguous(x), *rest, **named)
     speed = bandwidth()
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for name, make in models(options.model).items():
+    for name, make in ((n, MODELS[n]) for n in NAMES if options.model in (None, n)):
         engine = FastEngine(make(), max(BATCHES))
         table = Table(
             "look-ahead", "batch", "step ms", *(f"{kind} %" for kind in KINDS), "copied MB", "at full speed %", "rest %"

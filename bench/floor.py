@@ -1,0 +1,99 @@
+"""What a step cannot be faster than here: its multiply-adds and its bytes, at speeds measured on this machine.
+
+Multiply-adds are counted by PyTorch's own flop counter while the step runs. The matrix products are then timed alone,
+at the step's own sizes and with weights of their own for each layer, so that weights come from memory as in the step.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+FULL = 512  # rows of the product that shows the machine's peak
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the cost of a model's step follows from."""
+
+    layers: int
+    width: int
+    hidden: int  # of the feed-forward modules
+    kernel: int
+    left: int  # frames of left context
+
+    @property
+    def products(self) -> list[tuple[int, int]]:
+        """(outputs, inputs) of a layer's linear maps of the new frames: q, k and v; out; two feed-forward modules; the
+        convolution's two pointwise maps."""
+        d, h = self.width, self.hidden
+        return [(h, d), (d, h), (3 * d, d), (d, d), (2 * d, d), (d, d), (h, d), (d, h)]
+
+
+def clock() -> float:
+    """Seconds. With one thread, processor time of it: other work on the machine then disturbs a measurement less, and
+    on an idle machine it is the same. Else wall time."""
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def multiply_adds(step: Callable[[], object]) -> int:
+    """Of matrix products, convolutions and attention while `step` runs once."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops()) // 2
+
+
+def bytes_moved(size: Size, batch: int, frames: int) -> int:
+    """The least that a float32 step must read and write when nothing stays in a processor's cache between two layers:
+    weights once, each stream's left context of K, V and of the convolution once, the new frames' into the rings."""
+    weights = size.layers * sum(out * inputs for out, inputs in size.products)
+    read = batch * size.layers * (2 * size.width * size.left + size.width * (size.kernel - 1))
+    written = batch * size.layers * 3 * size.width * frames
+    return 4 * (weights + read + written)
+
+
+def bandwidth() -> float:
+    """Bytes a second that a plain copy of 256 MiB reads, and as many that it writes."""
+    source = torch.ones(64 << 20)
+    target = torch.empty_like(source)
+    return source.numel() * source.element_size() / best(lambda: target.copy_(source))
+
+
+def peak() -> float:
+    """Multiply-adds a second of a square float32 product that stays in the caches."""
+    x, w = torch.randn(FULL, FULL), torch.randn(FULL, FULL)
+    return FULL**3 / best(lambda: functional.linear(x, w), 20)
+
+
+class Products:
+    """A model's matrix products of new frames alone, layer after layer."""
+
+    def __init__(self, size: Size) -> None:
+        self._layers = [[torch.randn(shape) * 0.02 for shape in size.products] for _ in range(size.layers)]
+        self._inputs: dict[int, Tensor] = {}
+        self._widths = {inputs for _, inputs in size.products}
+
+    def seconds(self, rows: int) -> float:
+        """For `rows` new frames of all streams together."""
+        inputs = {width: torch.randn(rows, width) for width in self._widths}
+
+        def run() -> None:
+            for weights in self._layers:
+                for weight in weights:
+                    functional.linear(inputs[weight.shape[1]], weight)
+
+        return best(run)
+
+
+def best(run: Callable[[], object], times: int = 4) -> float:
+    """Seconds of the fastest of some runs."""
+    taken = []
+    for _ in range(times):
+        began = clock()
+        run()
+        taken.append(clock() - began)
+    return min(taken)
