@@ -80,7 +80,7 @@ def test_a_table_is_read_though_the_reader_cannot_be_stopped(broker: LocalKafka,
     async def run() -> None:
         ledger = ledger_on(broker, topics)
         await ledger.start()
-        await ledger.write(Batch([], [Letter(topics.streams, PARTITION_KEY, encode_partition(7, "stalled"))], 7))
+        await ledger.write(Batch([], [Letter(topics.streams, PARTITION_KEY, encode_partition(7, None, "stalled"))], 7))
         await ledger.stop()
         table = await read_table({"bootstrap_servers": broker.bootstrap_servers}, topics.streams, PARTITION, 2.0)
         assert (table.read, table.group) == (7, "stalled")
