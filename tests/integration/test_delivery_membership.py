@@ -16,7 +16,7 @@ from wire import End
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-RECORDS = "trunkline_records_total"
+RECORDS = "trunkline_records_read_total"
 REBALANCES = "trunkline_rebalances_total"
 
 
