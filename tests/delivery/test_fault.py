@@ -13,7 +13,8 @@ from tests.integration.support import Outputs, unique
 from wire import Topics
 from worker import service
 from worker.engine.interface import Row, Tokens
-from worker.settings import Settings, load
+from worker.settings import Settings
+from worker.sources import load
 from worker.starting import Loaded
 from worker.state.checkpoint import Fingerprint
 

@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest
 from confluent_kafka.admin import AdminClient
 
 from tests.integration.support import unique
@@ -65,6 +68,23 @@ class Place:
         await consumer.start()
         try:
             consumer.assign([self.place])
+            yield consumer
+        finally:
+            await consumer.stop()
+
+    @asynccontextmanager
+    async def member(self):
+        """The group's only one, which will not soon hear if it is put out."""
+        consumer = AIOKafkaConsumer(
+            **self.client,
+            group_id=self.group,
+            enable_auto_commit=False,
+            heartbeat_interval_ms=20_000,
+            session_timeout_ms=60_000,
+        )
+        consumer.subscribe([self.topics.audio])
+        await consumer.start()
+        try:
             yield consumer
         finally:
             await consumer.stop()
@@ -147,5 +167,29 @@ def test_the_table_of_another_group_is_refused(place: Place) -> None:
         await place.read_by_the_group()
         with pytest.raises(TableError, match="give each group a table of its own"):
             await place.restored(unique("other"))
+
+    asyncio.run(test())
+
+
+def test_whom_the_group_has_put_out_fences_nobody(place: Place) -> None:
+    """Its partitions may have new owners that it has not heard of."""
+    settings = place.settings(place.group)
+    begun: list[TransactionalLedger] = []
+
+    def ledger(number: int) -> TransactionalLedger:
+        begun.append(TransactionalLedger(settings, place.client, number))
+        return begun[-1]
+
+    async def test() -> None:
+        async with place.member() as consumer:
+            found = await restore(place.place, consumer, settings, place.client, ledger, NoCheckpoints())
+            await found.ledger.stop()
+            assert begun == [found.ledger]
+            coordinator = consumer._coordinator
+            put_out = LeaveGroupRequest(place.group, coordinator.member_id)
+            await consumer._client.send(coordinator.coordinator_id, put_out, group=ConnectionGroup.DEFAULT)
+            with pytest.raises(KafkaError):
+                await restore(place.place, consumer, settings, place.client, ledger, NoCheckpoints())
+            assert begun == [found.ledger]
 
     asyncio.run(test())

@@ -16,7 +16,7 @@ from wire import End
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-RECORDS = "trunkline_records_total"
+RECORDS = "trunkline_records_read_total"
 REBALANCES = "trunkline_rebalances_total"
 
 
@@ -61,33 +61,25 @@ def test_a_worker_commits_what_it_read_before_it_gives_partitions_away(kafka: st
         assert guest.metric(RECORDS) == 0
 
 
-def test_partitions_of_a_static_member_stand_still_until_it_is_back_or_its_session_ends(
+def test_partitions_of_a_static_member_that_is_down_stand_still_until_its_session_ends(
     kafka: str, zygote: Zygote
 ) -> None:
-    session_s, half = 12, PARTITIONS // 2
+    session_s, half = 8, PARTITIONS // 2
     with scene(kafka, zygote, {"kafka.session_timeout_ms": session_s * 1000}) as it:
         one, two = [it.group.worker(settings={"kafka.instance_id": name}) for name in ("one", "two")]
         assigned(one, half)
         assigned(two, half)
         calls = it.calls()
-        rebalances, part = two.metric(REBALANCES), half * SECONDS / PARTS
+        part = half * SECONDS / PARTS
         assert one.stop() == 0
         stopped = time.monotonic()
         calls.say()
         it.heard(two, 0.8 * part)
-        time.sleep(2)
+        time.sleep(max(0.0, stopped + session_s / 2 - time.monotonic()))
         assert two.metric("trunkline_audio_processed_seconds_total") <= part
         assert two.metric("trunkline_partitions_assigned") == half
-        assert time.monotonic() - stopped < session_s - 2, "too slow to prove anything"
-        one = it.group.worker(settings={"kafka.instance_id": "one"})
-        it.heard(one, 0.8 * part)
-        assert (one.metric("trunkline_partitions_assigned"), two.metric(REBALANCES)) == (half, rebalances)
-
-        assert one.stop() == 0
-        stopped = time.monotonic()
-        calls.say(2)
         assigned(two, PARTITIONS)
-        assert time.monotonic() - stopped > session_s / 2
+        calls.say(2)
         it.same_as_undisturbed(len(calls))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import KafkaConnectionError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
 from producer.stopping import stop_producer
@@ -89,6 +89,9 @@ class Ledger(ABC):
         try:
             async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
                 await self._producer.start()
+        except AssertionError as error:  # the client's own: a cluster that is coming back may name no broker yet
+            await self.stop()
+            raise KafkaConnectionError(f"the cluster names no broker: {error}") from error
         except BaseException:
             await self.stop()
             raise
