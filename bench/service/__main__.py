@@ -82,7 +82,7 @@ def delays(servers: str, zygote: Zygote, say: Say, first: int, plot: Path | None
 
 def record_cost(servers: str) -> Figure:
     narrow = [loop for loop in loops(20) if loop.rate == 8000]
-    found = host.measure(servers, narrow, HOST_ROUNDS)
+    found = host.cost(servers, narrow, HOST_ROUNDS)
     inside = host.parts(narrow)
     return {
         "host_us_per_chunk": round(found.least, 1),

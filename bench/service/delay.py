@@ -14,7 +14,9 @@ from worker.ingest import topics as admin
 
 LIMIT_MS = 300.0  # 95 of 100 partials come sooner after the record that completes their chunk
 SHARES = (30, 70, 95)  # percent of what is held
-STEP = 1.12  # from one level to the next
+FACTOR = 1.5  # from one level to the next, until one is not held; then halves of what lies between
+NEAR = 0.1
+LEVELS = 7
 SETTINGS: dict[str, object] = {"batching.slots": 512, "batching.max_batch": 64, "model.threads": 1}
 
 
@@ -45,20 +47,16 @@ async def _measure(servers: str, zygote: Zygote, first: int, seconds: float, say
     try:
         await asyncio.to_thread(worker.start)
         await at(max(1, first // 2), "warm")
-        # from `first` on up until one is not held, or down until one is
-        calls, held = first, 0
-        while True:
+        held, missed, calls = 0, 0, first
+        while calls > held and len(levels) < LEVELS:
             levels.append(await at(calls, "find"))
-            good = levels[-1]["p95_ms"] < LIMIT_MS and not levels[-1]["failed"]
-            if good:
+            if levels[-1]["p95_ms"] < LIMIT_MS and not levels[-1]["failed"]:
                 held = calls
-                if len(levels) > 1 and any(row["calls"] > calls for row in levels):
-                    break
-                calls = round(calls * STEP + 0.5)
-            elif held or calls == 1:
-                break
             else:
-                calls = max(1, int(calls / STEP))
+                missed = calls
+            calls = (held + missed) // 2 if missed else round(calls * FACTOR)
+            if held and missed and missed - held <= NEAR * held:
+                break
         loads = {share: await at(max(1, round(held * share / 100)), f"load{share}-") for share in SHARES}
     finally:
         await asyncio.to_thread(worker.stop)

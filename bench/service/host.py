@@ -41,7 +41,7 @@ class Cost:
     parts: dict[str, float]
 
 
-async def cost(servers: str, streams: Sequence[Loop], rounds: int) -> Cost:
+def cost(servers: str, streams: Sequence[Loop], rounds: int) -> Cost:
     with own_topics(servers) as topics:
         sender = Sender(servers, topics.audio)
         iterators = [loop.records(10**6, RECORD_MS) for loop in streams]
@@ -52,7 +52,7 @@ async def cost(servers: str, streams: Sequence[Loop], rounds: int) -> Cost:
                 sender.put(f"stream-{number}", told, 0)
         sender.flush()
         sender.close()
-        found = [await _round(servers, topics.audio, len(streams)) for _ in range(rounds)]
+        found = [asyncio.run(_round(servers, topics.audio, len(streams))) for _ in range(rounds)]
     found.sort(key=lambda parts: sum(parts.values()))
     sums = [sum(parts.values()) for parts in found]
     return Cost(sums[0], median(sums), found[0])
@@ -128,7 +128,3 @@ def parts(streams: Sequence[Loop], repeat: int = 5) -> dict[str, float]:
             least = min(least, time.process_time() - began)
         found[name] = 1e6 * least / len(records)
     return found
-
-
-def measure(servers: str, streams: Sequence[Loop], rounds: int) -> Cost:
-    return asyncio.run(cost(servers, streams, rounds))

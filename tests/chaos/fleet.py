@@ -11,6 +11,7 @@ from deploy.worker import LocalWorker
 from tests.chaos.schedule import DRAIN, JOIN, KILL, STOP
 from tests.integration.disturbed import Group
 
+LEFT = 1  # that have partitions, when one is killed, stopped or drained
 PAUSE_S = 1.0  # at most, until a worker that is gone is replaced
 BACKOFF_S = 3.0  # until one is that could not start
 STAY_S = (3.0, 8.0)  # of a worker that joins and leaves
@@ -91,7 +92,7 @@ class Fleet:
             self.faults[JOIN] += 1
             return True
         able = [seat for seat in self._seats if not seat.still and not seat.guest and owned(seat.worker)]
-        if not able:
+        if len(able) < LEFT + 1:  # else a machine that starts workers slowly would have none that works
             return False
         seat = self._rng.choice(able)
         assert seat.worker is not None

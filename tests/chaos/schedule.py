@@ -42,6 +42,6 @@ def places(seed: int, redis: bool) -> Iterator[str | None]:
     while True:
         named: list[str | None] = [f"{place}:{rng.randint(1, 12)}" for place in COMMIT + (DISCARD if redis else ())]
         named += [f"{place}:{rng.randint(1, 2)}" for place in RESTORE]
-        named += [None] * (len(named) // 2)  # these die at any moment
+        named += [None] * len(named)  # these die at any moment
         rng.shuffle(named)
         yield from named

@@ -11,7 +11,7 @@ from tests.conftest import require
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-PLAN = Plan(seed=8, minutes=0.5, kills=12, cold=1, calls=8)
+PLAN = Plan(seed=8, minutes=0.5, kills=6, cold=1, calls=8)
 
 
 @pytest.mark.timeout(600)
