@@ -3,7 +3,7 @@
     python -m bench.dashboard [--calm 45] [--storm 30] [--to docs/dashboard.png]
 
 Queries, titles, units and legends are those of the dashboard's JSON; drawn by matplotlib, since no Grafana runs here.
-Calm: streams in real time. Storm: three times what the engine takes. Then calm again.
+Calm: streams in real time. Storm: three times what the engine could hear as its steps are filled then. Then calm.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def draw(panels: Sequence[dict[str, Any]], found: dict[str, list[Sample]], times
     for index, panel in enumerate(graphs):
         _graph(figure.add_subplot(grid[index // COLUMNS, index % COLUMNS]), panel, found, times)
     figure.text(0.035, 0.977, "Trunkline: service", fontsize=17, weight="bold", color=INK, va="center")
-    storm = f"shaded: {STORM:g} times as much audio as the engine takes"
+    storm = f"shaded: {STORM:g} times the audio that the engine could hear when calm"
     figure.text(0.985, 0.977, storm, fontsize=11, color=INK, va="center", ha="right", backgroundcolor=STORMY)
     figure.text(0.035, 0.012, _footnote(), fontsize=9, color=FAINT, va="bottom", linespacing=1.4)
     figure.savefig(to, metadata={"Software": None})
@@ -165,7 +165,7 @@ def _graph(axes: Axes, panel: dict[str, Any], found: dict[str, list[Sample]], ti
         style = "--" if name in {"deadline", "slots", "at most"} else "-"
         axes.plot(moments, values, style, color=COLOURS[index % len(COLOURS)], linewidth=1.4, label=name)
     axes.set_title(panel["title"], fontsize=11, loc="left", color=INK, weight="bold", pad=8)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, None if any(max(values) > 0 for _, _, values in lines) else 1)
     axes.set_xlim(0, times.end - times.begin)
     axes.margins(y=0.1)
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.7)
