@@ -32,6 +32,7 @@ def said(kafka: str) -> Iterator[dict[str, str]]:
     with (
         own_topics(kafka) as names,
         own_topics(kafka, PARTITIONS * 2) as others,
+        own_topics(kafka) as alike,
         socket.create_server(("127.0.0.1", 0)) as server,  # takes connections and never answers
         socket.socket() as held,
     ):
@@ -41,7 +42,7 @@ def said(kafka: str) -> Iterator[dict[str, str]]:
         workers = {
             "missing": worker(kafka, replace(names, audio=f"{LACK}.audio", streams=f"{LACK}.streams")),
             "unequal": worker(kafka, replace(names, final=others.final, streams=others.streams)),
-            "table": worker(kafka, replace(names, streams=names.partial)),
+            "table": worker(kafka, replace(names, streams=alike.partial)),
             "look-ahead": worker(kafka, names, {"model.look_ahead": 5}),
             "model": worker(kafka, names, {"model.source": "/nowhere/model.nemo"}),
             "port": worker(kafka, names, {"telemetry.port": server.getsockname()[1]}),

@@ -23,6 +23,8 @@ def interleaved(encoding: str, channels: int, frames: int) -> tuple[bytes, list[
     """Random frames, and each channel's bytes, by slicing and nothing else."""
     width = BYTES_PER_SAMPLE[encoding]
     data = RNG.bytes(frames * channels * width)
+    if encoding == "pcm_f32le":  # any bytes will not do
+        data = RNG.standard_normal(frames * channels).astype("<f4").tobytes()
     samples = [data[at : at + width] for at in range(0, len(data), width)]
     return data, [b"".join(samples[channel::channels]) for channel in range(channels)]
 
