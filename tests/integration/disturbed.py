@@ -55,7 +55,10 @@ class Group:
         """Wait until so many streams have ended here, then compare all that was published; nothing comes after it."""
         expected = like.outputs
         self.finish(streams, len(expected.rejected), timeout_s)
-        same(self.outputs, expected)
+        try:
+            same(self.outputs, expected)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
         assert self.all_committed()
 
     def finish(self, streams: int, rejects: int, timeout_s: float = 60.0) -> None:
@@ -114,9 +117,14 @@ def by_stream(outs: Collection[Out[Final]]) -> dict[str, list[Out[Final]]]:
 def same(outputs: Outputs, expected: Outputs) -> None:
     """Every event of the one is an event of the other, in its stream's order; so are the rejected records."""
     mine, theirs = by_stream(outputs.finals), by_stream(expected.finals)
-    assert {stream: [o.event.head.number for o in outs] for stream, outs in mine.items()} == {
-        stream: [o.event.head.number for o in outs] for stream, outs in theirs.items()
-    }
+    for stream in mine.keys() | theirs.keys():
+        told, wanted = (
+            [(type(out.event).__name__, out.event.head.number, out.event.head.offsets) for out in outs.get(stream, [])]
+            for outs in (mine, theirs)
+        )
+        assert [number for _, number, _ in told] == [number for _, number, _ in wanted], (
+            f"{stream}: told {told}, undisturbed {wanted}"
+        )
     for stream, outs in mine.items():
         for out, twin in zip(outs, theirs[stream], strict=True):
             assert_same(out.event, twin.event)
