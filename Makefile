@@ -28,7 +28,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## Kafka, a worker and ten live calls on this machine: watch the transcripts grow
 	$(BIN)/python -m demo
 
-test: lint typecheck ## lint, types and all tests (some 20 minutes on two cores); PYTEST_ARGS for a part
+test: lint typecheck ## lint, types and all tests (some 25 minutes on two cores); PYTEST_ARGS for a part
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 long: $(READY) ## a call of four hours, an hour of silence, 10,000 calls: a quarter of an hour, with memory curves

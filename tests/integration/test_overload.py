@@ -1,12 +1,9 @@
 """Four times as many streams as slots, faster than the engine, with little memory."""
 
-import statistics
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pytest
 
 from deploy.redis import LocalRedis
@@ -22,7 +19,7 @@ from wire import Record as WireRecord
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 SLOTS = 5  # a quarter of the twenty streams
-BATCH = 3  # fewer than hold a slot, so that somebody has to wait his turn
+BATCH = 3  # fewer than hold a slot
 FIRST_S = 8  # of each call, heard before the rest comes at once
 TIGHT = {
     "batching.slots": SLOTS,
@@ -73,7 +70,6 @@ def test_four_times_as_many_streams_as_slots(tight: Tight, kafka: str, calls: Ro
     time.sleep(1)  # a commit names what was saved last
     replayed = worker.metric("trunkline_replayed_audio_seconds_total")
     restored = worker.metric("trunkline_checkpoints_total", outcome="restored")
-    told = len(outputs.partials)
     for stream, (_, rest) in streams.items():
         tight.sender.put(stream, rest)
     tight.sender.flush()
@@ -102,7 +98,6 @@ def test_four_times_as_many_streams_as_slots(tight: Tight, kafka: str, calls: Ro
     assert max(parked) >= SLOTS
     assert worker.metric("trunkline_checkpoints_total", outcome="restored") - restored >= max(parked)
     assert worker.metric("trunkline_replayed_audio_seconds_total") > replayed
-    _check_fair(outputs, told)
     outputs.until(
         lambda: committed(kafka, tight.group, tight.topics.audio) == end_offsets(kafka, tight.topics.audio),
         "the offset of all that was read",
@@ -129,17 +124,3 @@ def records(stream: str) -> tuple[Sequence[WireRecord], Sequence[WireRecord]]:
 def _headed_as(event: Final, other: Final) -> Final:
     """The event with the other's head: it lies elsewhere, and its start said other things of the call."""
     return replace(event, head=other.head)
-
-
-def _check_fair(outputs: Outputs, told: int) -> None:
-    """No stream falls further behind, from its first words in the crowd on, than all of them do."""
-    times: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for out in outputs.partials[told:]:
-        times[out.event.head.stream].append((out.time, out.event.end))
-    lags: list[float] = []
-    for (began, start), *later in times.values():
-        behind = [(time - began) / (end - start) for time, end in later if end > start + 2000]
-        if behind:
-            lags.append(float(np.percentile(behind, 95)))
-    assert len(lags) > SLOTS
-    assert max(lags) < 2 * statistics.median(lags), lags
