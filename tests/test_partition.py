@@ -355,3 +355,19 @@ def test_the_oldest_record_not_yet_through_the_engine():
     assert harness.partition.oldest_unheard() == 10_053
     harness.send("s", Flush("f")).step()
     assert harness.partition.oldest_unheard() is None
+
+
+def test_a_restart_costs_what_was_heard_since_the_checkpoint_however_much_waits():
+    harness = Harness().send("s", start(), *speech(20, "n"))
+    (live,) = harness.partition.live
+    assert (live.replay_ms, live.unsaved) == (0, True)  # nothing to compute again, all to be read again
+    live.snapshot(None, None)  # amid the backlog
+    live.saved("key", harness.offset)
+    assert (live.replay_ms, live.unsaved) == (0, False)
+    harness.step()
+    assert live.replay_ms > 1800  # all but what lies past the last chunk
+    live.snapshot(None, None)
+    live.saved("later", harness.offset)
+    harness.send("s", audio(20), Flush("f")).step()
+    assert 100 <= live.replay_ms < 300
+    assert live.unsaved

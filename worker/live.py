@@ -102,6 +102,14 @@ def try_out(row: Row, checkpoint: "Checkpoint", deployment: Deployment) -> None:
     LiveStream(_Trial(), row, alone, alone.restored(checkpoint, row.limits), checkpoint)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """How far a stream is, in stream time: what waits for the engine lies between."""
+
+    heard_ms: int
+    received_ms: int
+
+
 class LiveStream:
     """The parts of one stream, and what the stream table says of it.
 
@@ -151,8 +159,6 @@ class LiveStream:
         self._scheduler = deployment.scheduler
         self._heard = 0  # samples of the first segment that the engine has taken in
         self._received = 0  # samples of the last segment
-        self._resume_ms = session.time  # stream time of what a restart would resume from
-        self._snapshot_ms = session.time
         self.last_offset = row.first_offset  # of the record that ended the stream
         if checkpoint is None:
             if row.base is not None:  # what was counted before is not counted again
@@ -165,6 +171,7 @@ class LiveStream:
             self.segments = deque(Segment.restore(state) for state in host["segments"])
             self._heard, self._received = host["heard"], host["received"]
             self.feed = self._scheduler.admit(mode, self, checkpoint.feed, checkpoint.slot)
+        self._resumes = self._snapshot = self._reached
 
     @property
     def resume_offset(self) -> int:
@@ -174,7 +181,19 @@ class LiveStream:
     @property
     def replay_ms(self) -> int:
         """Stream time that a restart would have to compute again."""
-        return self.session.time - self._resume_ms
+        return self._reached.heard_ms - self._resumes.heard_ms
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether a restart would have to read audio again."""
+        return self.session.time > self._resumes.received_ms
+
+    @property
+    def _reached(self) -> "_Reached":
+        heard = self.session.time
+        if self.segments:
+            heard = self.segments[0].origin + self._heard * 1000 // self._geometry.sample_rate
+        return _Reached(heard, self.session.time)
 
     def apply(self, items: Sequence[Item]) -> None:
         """Hand what a record gave to the engine, and note where it came from."""
@@ -251,7 +270,7 @@ class LiveStream:
             "heard": self._heard,
             "received": self._received,
         }
-        self._snapshot_ms = self.session.time
+        self._snapshot = self._reached
         return Checkpoint(self.row.stream, self.row.first_offset, self.partition.next_offset, host, slot, feed)
 
     def saved(self, key: str, offset: int) -> None:
@@ -259,4 +278,4 @@ class LiveStream:
         reference = CheckpointRef(key, offset)
         if self.partition.relies_on(self, reference):
             self.row = replace(self.row, checkpoint=reference)
-            self._resume_ms = self._snapshot_ms
+            self._resumes = self._snapshot

@@ -67,6 +67,10 @@ class Call:
     def replay_ms(self):
         return self.received - self.resumes
 
+    @property
+    def unsaved(self):
+        return self.replay_ms > 0
+
     def hear_more(self, samples):
         audio = np.arange(self.received, self.received + samples, dtype=np.float32)
         self.received += samples

@@ -102,7 +102,7 @@ class Checkpointer:
             answer.set_exception(error)
 
     async def save_all(self, subjects: Callable[[], Iterable[Subject]], deadline: float) -> int:
-        """At a drain, when no more is read: save what a restart would have to replay, for `deadline` seconds.
+        """At a drain, when no more is read: save what a restart would have to read again, for `deadline` seconds.
 
         The budget does not count. Returns how many were saved; the others are replayed.
         """
@@ -118,7 +118,7 @@ class Checkpointer:
                 subject = waiting.pop()
                 while subject.feed in self._busy:  # noqa: ASYNC110 one that `run` began
                     await asyncio.sleep(0.01)
-                if subject.replay_ms > 0 and await self._save(subject):
+                if subject.unsaved and await self._save(subject):
                     saved += 1
 
         lanes = [asyncio.create_task(lane()) for _ in range(LANES)]

@@ -22,7 +22,11 @@ class Subject(Protocol):
 
     @property
     def replay_ms(self) -> int:
-        """Stream time received since what a restart would resume from."""
+        """Stream time heard since what a restart would resume from."""
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether audio was received since then, heard or not."""
 
     def snapshot(self, slot: SlotState | None, feed: FeedState) -> Checkpoint:
         """All of the stream as of now; called on the loop, at once."""
