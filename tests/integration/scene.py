@@ -17,6 +17,7 @@ from wire import Record as WireRecord
 STATIC = {"kafka.instance_id": "one"}  # a worker that takes another's place need not wait for its session to end
 PARTS = 3
 SECONDS = 15
+IDLE_MS = 3_600_000  # an idle call ends by the clock: on a slow machine a disturbance may take longer than the default
 
 
 class Calls:
@@ -71,7 +72,8 @@ class Scene:
 
 @contextmanager
 def scene(servers: str, zygote: Zygote, settings: dict[str, object]) -> Iterator[Scene]:
-    with own_topics(servers) as topics, group_on(servers, topics.audio, zygote, settings) as group:
+    patient = {"stream.idle_ms": IDLE_MS} | settings
+    with own_topics(servers) as topics, group_on(servers, topics.audio, zygote, patient) as group:
         sender = Sender(servers, topics.audio)
         try:
             yield Scene(group, zygote, sender)

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -34,13 +34,14 @@ E = TypeVar("E")
 
 @dataclass(frozen=True)
 class Out(Generic[E]):
-    """An event and the Kafka record that carried it. `time`: its Kafka timestamp, ms."""
+    """An event and the Kafka record that carried it. `time`: its Kafka timestamp, ms. `received`: monotonic, s."""
 
     event: E
     key: bytes | None
     partition: int
     headers: Mapping[str, str]
     time: int
+    received: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Four times as many streams as slots, faster than the engine, with little memory."""
 
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
 from deploy.redis import LocalRedis
@@ -11,8 +13,8 @@ from deploy.worker import LocalWorker
 from tests.conftest import PARTITIONS, own_topics
 from tests.integration.conftest import ONE_THREAD, Round
 from tests.integration.offsets import committed, end_offsets
-from tests.integration.sending import Sender, spoken, stream_of
-from tests.integration.support import MODEL, Outputs, assert_same, unique
+from tests.integration.sending import PCM, Sender, spoken, stream_of
+from tests.integration.support import CALLS, MODEL, Outputs, assert_same, unique
 from wire import Final, Topics
 from wire import Record as WireRecord
 
@@ -29,6 +31,9 @@ TIGHT = {
     "state.checkpoint_after_ms": 1000,
     "kafka.commit_interval_ms": 300,
 }
+HEAD_S = 3
+FAIR_S = 30
+FAIR_SPEED = 6  # times real time
 # From a quarter of the time on: at first, steps of sizes that did not occur before cost some 30 MB once.
 MEMORY_MB = 40
 
@@ -111,6 +116,56 @@ def test_nobody_waits_any_more(tight: Tight) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert tight.worker.metric("trunkline_reading_paused") == 0
+
+
+def test_no_admitted_stream_falls_behind_the_others(tight: Tight) -> None:
+    """As many streams as slots have begun when three times as many come, all at a pace that the engine cannot keep."""
+    worker, outputs, sender = tight.worker, tight.outputs, tight.sender
+    streams = {f"fair-{number}": stream_of(*dialogue(number)) for number in range(4 * SLOTS)}
+    admitted = list(streams)[:SLOTS]
+    turns = max(map(len, streams.values()))
+    head = 1 + 10 * HEAD_S
+    told, before = len(outputs.partials), worker.metric("trunkline_audio_processed_seconds_total")
+    for stream in admitted:
+        sender.put(stream, streams[stream][:head])
+    outputs.until(
+        lambda: worker.metric("trunkline_audio_processed_seconds_total") - before > SLOTS * (HEAD_S - 1), "their slots"
+    )
+    resident = [worker.metric("process_resident_memory_bytes") / 1e6]
+    sent: dict[str, list[float]] = {stream: [] for stream in streams}
+    begun = time.monotonic()
+    for turn in range(turns):
+        for stream, records in streams.items():
+            ahead = head if stream in admitted else 0
+            sender.put(stream, records[turn + ahead : turn + ahead + 1])
+            sent[stream].append(time.monotonic())
+        outputs.poll(0)
+        time.sleep(max(0.0, begun + turn * 0.1 / FAIR_SPEED - time.monotonic()))
+    while outputs.open(streams):
+        assert time.monotonic() < begun + 180
+        outputs.poll()
+        resident.append(worker.metric("process_resident_memory_bytes") / 1e6)
+    lags: dict[str, list[float]] = {stream: [] for stream in streams}
+    for out in outputs.partials[told:]:
+        stream = out.event.head.stream
+        record = out.event.end // 100 + 1 - (head if stream in admitted else 0)
+        if record > 0:
+            lags[stream].append(out.received - sent[stream][min(record, turns - 1)])
+    p95 = {stream: float(np.percentile(found, 95)) for stream, found in lags.items()}
+    among = [p95[stream] for stream in admitted]
+    assert max(among) < 2 * statistics.median(among), p95
+    # those that wait pay for it, and what they were sent meanwhile was not all held
+    assert statistics.median(p95.values()) > max(among)
+    assert max(resident) - resident[0] < len(streams) * FAIR_S * 16_000 * 4 / 1e6 / 2
+
+
+def dialogue(number: int) -> tuple[PCM, int]:
+    """Both sides of a demo call as one, so that somebody speaks most of the time; every ten another place in it."""
+    paths = sorted(CALLS.glob("*.flac"))
+    path = paths[number % len(paths)]
+    (one, rate), (other, _) = spoken(path.stem, 0), spoken(path.stem, 1)
+    later = number // len(paths) * 10 * rate
+    return np.resize((one // 2 + other // 2)[later:], FAIR_S * rate), rate
 
 
 def records(stream: str) -> tuple[Sequence[WireRecord], Sequence[WireRecord]]:

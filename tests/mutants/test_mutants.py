@@ -14,7 +14,7 @@ THREE = ("scalar-length-fast", "look-ahead-mixed", "scheduler-takes-twice")
 
 
 def mutate(*names: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(HERE / "run.py"), "--at-once", *names]
+    command = [sys.executable, str(HERE / "run.py"), "--faults-only", *names]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
