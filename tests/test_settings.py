@@ -99,11 +99,15 @@ def test_a_problem_says_what_was_found_and_how_the_setting_is_called_elsewhere(y
 
 
 @pytest.mark.parametrize("flag", ["--model.sorce=x", "--nosection.a=1", "--slots=1"])
-def test_an_unknown_flag_ends_the_program_and_is_named(flag, capsys):
-    with pytest.raises(SystemExit) as error:
-        load(["--model.source=m", flag])
-    assert error.value.code == 2
-    assert flag.split("=")[0] in capsys.readouterr().err
+def test_an_unknown_flag_is_named_with_the_other_problems(flag):
+    assert problems([flag, "--model.look_ahead", "-1"]) == sorted(
+        [flag.split("=")[0], "model.look_ahead", "model.source"]
+    )
+
+
+def test_what_belongs_to_no_flag_is_a_problem():
+    with pytest.raises(SettingsError, match="an argument that belongs to no flag"):
+        load(["--model.source=m", "--kafka.group", "a", "hush-hush"])
 
 
 @pytest.mark.parametrize(
@@ -218,13 +222,59 @@ def test_a_store_that_is_not_used_need_not_be_right():
         ("state: {redis_password: {a: hush-hush}}", ["state.redis_password"]),
         ("kafka: {sasl_password: hush-hush}", ["kafka.sasl_password"]),
         ("nosuch: {password: hush-hush}", ["nosuch"]),
+        ("kafka:\n  sasl_password: hush-hush: more", ["--config"]),
+        ('kafka: {sasl_password: "hush-hush}', ["--config"]),
+        ("kafka: {sasl_password: *hush-hush}", ["--config"]),
+        ("kafka: {sasl_password: !hush-hush x}", ["--config"]),
     ],
 )
 def test_no_problem_shows_a_secret(yaml, text, names):
     with pytest.raises(SettingsError) as error:
-        load(yaml(f"model: {{source: m}}\n{text}\n"))
+        load([*yaml(f"{text}\n"), "--model.source=m"])
     assert [problem.split(":")[0] for problem in error.value.problems] == names
-    assert "hush-hush" not in str(error.value)
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize("flag", [["--kafka.sasl_pasword=hush-hush"], ["--kafka.sasl_pasword", "hush-hush"]])
+def test_no_mistyped_flag_shows_a_secret(flag):
+    with pytest.raises(SettingsError) as error:
+        load(["--model.source=m", *flag])
+    assert "--kafka.sasl_pasword: " in str(error.value)
+    assert "hush" not in str(error.value)
+
+
+def test_a_wrong_place_in_the_file_is_told(yaml):
+    with pytest.raises(SettingsError, match=r"line 2, column 27: no YAML"):
+        load(yaml("kafka:\n  sasl_password: hush-hush: more\n"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:hu/sh@host:1/0",
+        "redis://host:port/0",
+        "redis://host:1/0?password=hush",
+        "rediss://host:1/0?ssl_cert_reqs=none",  # which would verify no certificate
+        "rediss://host:1/0#x",
+        "rediss:///0",
+        "redis://host:1/first",
+    ],
+)
+def test_a_redis_url_is_a_host_a_port_a_database_and_no_more(url):
+    with pytest.raises(SettingsError) as error:
+        load(["--model.source=m", "--state.store=redis", f"--state.redis_url={url}"])
+    (problem,) = error.value.problems
+    assert problem.startswith("state.redis_url: ")
+    assert url.partition("://")[2] not in problem
+    assert "sh@" not in problem
+    assert "hu" not in problem
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "redis://h:1", "redis://u:a%2Fb%40c@[::1]:1/3", "rediss://h:1/0", "unix:///s"]
+)
+def test_redis_urls(url):
+    assert load(["--model.source=m", "--state.store=redis", f"--state.redis_url={url}"]).state.redis_url == url
 
 
 def test_the_password_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
@@ -264,6 +314,12 @@ class TestConfig:
         assert load(yaml(out)) == load([*flags, "--state.key_prefix=a: b #c"])
         assert "TRUNKLINE" not in out
         assert out.count("# default") > 40
+
+    @pytest.mark.parametrize("password", ["hush", "hu/hush", "h@hush", "h:hush", "h?hush#hush"])
+    def test_a_password_in_a_url_is_masked_whatever_is_in_it(self, password, capsys):
+        _, out, _ = self.run(["--model.source=m", f"--state.redis_url=redis://user:{password}@host:1/0"], capsys)
+        assert "hush" not in out
+        assert "redis://user:**********@host:1/0" in out
 
     @pytest.mark.parametrize("form", [[], ["--json"]])
     def test_secrets_are_masked(self, form, monkeypatch, capsys):
