@@ -13,7 +13,7 @@ from tests.state.conftest import local_redis
 from wire import Topics
 from wire.topics import TopicSpec
 from worker.doctor.cli import main
-from worker.doctor.cluster import Cluster
+from worker.doctor.cluster import Cluster, copies
 from worker.ingest import topics as admin
 from worker.settings import KafkaSettings
 from worker.sources import load
@@ -117,6 +117,15 @@ def test_wrong_credentials(doctor, secure, monkeypatch):
     assert "refuses the credentials" in doctor.error("broker", servers, *sasl)["text"]
 
 
+@pytest.mark.parametrize(
+    ("listener", "said"),
+    [("EXPIRED", "has expired"), ("OTHERNAME", "is not for"), ("MUTUAL", "asks for a client certificate")],
+)
+def test_certificates(doctor, secure, listener, said):
+    tls = ["--kafka.security_protocol=SSL", f"--kafka.ssl_ca_file={secure.ca}"]
+    assert said in doctor.error("broker", f"--kafka.bootstrap_servers={secure.kafka.address(listener)}", *tls)["text"]
+
+
 def test_a_missing_topic(doctor):
     found = doctor.error("topics", "--kafka.final_topic=nowhere.final")
     assert found["text"] == "topic nowhere.final does not exist"
@@ -145,6 +154,21 @@ def test_retention_against_the_longest_call(doctor, secure, secured_topics):
     asyncio.run(admin.delete([spec.name], bootstrap_servers=secure.kafka.bootstrap_servers))
     assert (code, found["retention"][0]["level"]) == (0, "warning")
     assert "1000000 bytes" in found["retention"][0]["text"]
+
+
+def test_topics_on_one_of_several_brokers(secure, secured_topics):
+    """The broker here is alone; that it were one of three is all that is made up."""
+    states = asyncio.run(admin.describe([secured_topics.audio], bootstrap_servers=secure.kafka.bootstrap_servers))
+    found = copies(states.values(), brokers=3)
+    assert (found.level, found.text) == ("warning", f"{secured_topics.audio} lie on one broker each")
+    assert "replication factor" in found.remedy
+    assert copies(states.values(), brokers=1) is None
+
+
+def test_transactions_that_may_not_last_so_long(doctor):
+    found = doctor.error("transactions", "--kafka.transaction_timeout_ms=3600000")
+    assert "longer than the brokers allow" in found["text"]
+    assert "transaction.max.timeout.ms" in found["remedy"]
 
 
 class TestAcls:
