@@ -161,13 +161,13 @@ class TestRedis(Contract):
         async def test(store):
             await store.put("a", b"first")
             await store.put("b", b"second")
-            os.kill(redis_server.process.pid, signal.SIGSTOP)
+            os.kill(redis_server.pid, signal.SIGSTOP)
             try:
                 for call in (store.get("a"), store.put("c", b"x" * 5_000_000), store.delete(["b"])):
                     with pytest.raises(StoreUnavailable, match=r"in 1 s|Timeout"):
                         await within(DEADLINE_S + 0.5, call)
             finally:
-                os.kill(redis_server.process.pid, signal.SIGCONT)
+                os.kill(redis_server.pid, signal.SIGCONT)
             assert await store.get("b") in (b"second", None)
             assert await store.get("a") == b"first"
             assert await store.get("c") in (None, b"x" * 5_000_000)
