@@ -209,6 +209,17 @@ def test_certificates_for_a_redis_without_tls_are_refused():
     assert problems(["--model.source=m", "--state.store=redis", "--state.redis_url=http://h"]) == ["state.redis_url"]
 
 
+@pytest.mark.parametrize("servers", ["host:abc", "", "a:1,b:x", "a:1,,b:1", "a:0", "a:65536"])
+def test_bootstrap_servers_that_are_no_addresses(servers):
+    flags = ["--batching.slots=0", "--model.source=m", f"--kafka.bootstrap_servers={servers}"]
+    assert problems(flags) == ["batching.slots", "kafka.bootstrap_servers"]
+
+
+@pytest.mark.parametrize("servers", ["a", "a:1, b:2", "[::1]:9092", "10.0.0.1:9092"])
+def test_bootstrap_servers(servers):
+    assert load(["--model.source=m", f"--kafka.bootstrap_servers={servers}"]).kafka.bootstrap_servers == servers
+
+
 def test_a_store_that_is_not_used_need_not_be_right():
     load(["--model.source=m", "--state.redis_ca_file=/nowhere"])
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from producer.reach import addresses
 from producer.security import SaslMechanism, Security, SecurityProtocol, read_secret, secret_problem, tls_problems
 from wire.records import SAMPLE_RATES, Encoding
 from wire.topics import Topics
@@ -99,6 +100,10 @@ class KafkaSettings(Section):
 
     def contradictions(self) -> dict[str, str]:
         found = self.security.problems()
+        try:
+            addresses(self.bootstrap_servers)
+        except ValueError as wrong:
+            found["bootstrap_servers"] = str(wrong)
         names = astuple(self.topics)
         for field, name in zip(fields(Topics), names, strict=True):
             if names.count(name) > 1:
