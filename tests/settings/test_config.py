@@ -1,11 +1,16 @@
 """`trunkline worker config`, and the page of settings."""
 
 import json
+import re
 from pathlib import Path
 
 from tests.settings.ask import printed
 from worker.settings_page import page
 from worker.sources import load, names
+
+ROOT = Path(__file__).parents[2]
+# as text in a page's code, or as words of a dashboard
+NAMED = re.compile(r"[` ]((?:kafka|model|batching|stream|state|telemetry)\.[a-z]+_[a-z_]+[a-z])\b(?!\.md|\.py)")
 
 
 def test_each_setting_is_shown_with_its_source(yaml, monkeypatch, capsys):
@@ -36,7 +41,14 @@ def test_wrong_settings_are_all_named_and_the_exit_code_is_2(capsys):
 
 
 def test_the_page_of_settings_is_as_the_model_has_it():
-    written = Path(__file__).parents[2] / "docs" / "settings.md"
+    written = ROOT / "docs" / "settings.md"
     assert written.read_text() == page(), "run `make docs`"
     for name in names():
         assert f"| `{name}`<br>" in page()
+
+
+def test_every_setting_that_a_page_or_a_dashboard_names_is_one():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "helm/trunkline/files").rglob("*.*")]
+    found = {(name, path.name) for path in pages for name in NAMED.findall(path.read_text())}
+    assert len(found) > 100
+    assert {(name, path) for name, path in found if name not in names()} == set()
