@@ -11,23 +11,19 @@ import logging
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from xml.etree import ElementTree
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from deploy import guard
+from deploy.server import LocalServer, accepts, free_ports
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +59,11 @@ class KafkaUnavailable(RuntimeError):
     """This machine cannot run the broker; the text says what is missing."""
 
 
-class LocalKafka:
+class LocalKafka(LocalServer):
     """One broker: `with LocalKafka() as kafka: ... kafka.bootstrap_servers`.
 
     `settings` are further broker settings; `listeners` further ports by name, each with its security protocol, and
-    `address` says where one is. Data and ports stay the same over `stop()`, `kill()` and
-    `restart()`; `close()` deletes the data. Starting raises KafkaUnavailable when Java or the jars are not to
-    be had, RuntimeError with the end of the broker's log when it does not come up.
+    `address` says where one is. Data are kept until `close`. Raises KafkaUnavailable without Java or the jars.
     """
 
     def __init__(
@@ -78,14 +72,12 @@ class LocalKafka:
         start_timeout_s: float = 90.0,
         listeners: Mapping[str, str] | None = None,
     ) -> None:
-        self._settings = dict(settings or {})
-        self._protocols = dict(listeners or {})
-        self._timeout = start_timeout_s
         self.java = find_java()
         self._classpath = f"{fetch_jars()}/*"
-        self._process: guard.Guarded | None = None
-        self.directory = Path(tempfile.mkdtemp(prefix="trunkline-kafka-"))
-        self.port, self._controller_port, *others = _free_ports(2 + len(self._protocols))
+        super().__init__("Kafka", start_timeout_s)
+        self._settings = dict(settings or {})
+        self._protocols = dict(listeners or {})
+        self.port, self._controller_port, *others = free_ports(2 + len(self._protocols))
         self._ports = dict(zip(self._protocols, others, strict=True))
 
     @property
@@ -95,44 +87,6 @@ class LocalKafka:
     def address(self, listener: str, host: str = "127.0.0.1") -> str:
         return f"{host}:{self._ports[listener]}"
 
-    @property
-    def log_file(self) -> Path:
-        return self.directory / "kafka.log"
-
-    @property
-    def pid(self) -> int:
-        """The broker's process id. Raises RuntimeError when it is not running."""
-        if self._process is None or self._process.poll() is not None:
-            raise RuntimeError("the broker is not running")
-        return self._process.pid
-
-    def start(self) -> None:
-        """Return when a client can connect."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        properties = self.directory / "server.properties"
-        if not properties.exists():
-            self._format(properties)
-        with self.log_file.open("ab") as output:
-            self._process = guard.run(
-                self._command("kafka.Kafka", str(properties)),
-                stdout=output,
-                stderr=output,
-                remove=[self.directory],
-            )
-        self._wait_ready(time.monotonic() + self._timeout)
-
-    def stop(self) -> None:
-        """End the broker in good order; data and ports are kept."""
-        if self._process is not None:
-            self._process.stop()
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash; data and ports are kept."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
     def restart(self) -> None:
         """Stop it if it runs, and start it again on the same data and ports.
 
@@ -141,25 +95,21 @@ class LocalKafka:
         self.stop()
         self.start()
 
-    def close(self) -> None:
-        """End the broker and delete its data."""
-        self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
+    def _command(self) -> list[str]:
+        properties = self.directory / "server.properties"
+        if not properties.exists():
+            self._format(properties)
+        return self._java("kafka.Kafka", str(properties))
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
+    def _answers(self) -> bool:
+        # A plain connection first: a Kafka client logs every failed attempt.
+        if not accepts(self.port):
+            return False
+        # In a thread, because the caller may itself be inside an event loop.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, self._has_broker()).result()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _command(self, *arguments: str) -> list[str]:
+    def _java(self, *arguments: str) -> list[str]:
         logging_file = _JARS / "log4j2.properties"
         return [
             self.java,
@@ -185,33 +135,11 @@ class LocalKafka:
         draft.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         # One id in 64 would begin with a dash, which the command takes for an option: a first byte of 0 is an A.
         cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
-        command = self._command("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft))
+        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft))
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"Kafka could not format its data directory:\n{done.stdout}{done.stderr}")
         draft.rename(properties)
-
-    def _wait_ready(self, deadline: float) -> None:
-        # Plain connects first: a Kafka client logs every failed attempt.
-        while not self._accepts() or not self._answers():
-            assert self._process is not None
-            code = self._process.poll()
-            if code is not None or time.monotonic() > deadline:
-                self.kill()
-                what = f"ended with {code}" if code is not None else f"was not ready in {self._timeout:.0f} s"
-                tail = "".join(self.log_file.read_text(errors="replace").splitlines(keepends=True)[-30:])
-                raise RuntimeError(f"Kafka {what}. The end of its log:\n{tail}")
-            time.sleep(0.05)
-
-    def _accepts(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-            return True
-        return False
-
-    def _answers(self) -> bool:
-        # In a thread, because the caller may itself be inside an event loop.
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(asyncio.run, self._has_broker()).result()
 
     async def _has_broker(self) -> bool:
         client = AIOKafkaClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=5000)
@@ -233,18 +161,6 @@ def broker() -> Iterator[str]:
         return
     with LocalKafka() as kafka:
         yield kafka.bootstrap_servers
-
-
-def _free_ports(count: int) -> list[int]:
-    # All are held until all are known, so that no two are the same.
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()
 
 
 def find_java() -> str:

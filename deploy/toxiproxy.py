@@ -7,16 +7,13 @@ import json
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 import urllib.request
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from deploy import guard
+from deploy.server import LocalServer, accepts, free_ports
 
 log = logging.getLogger(__name__)
 
@@ -28,42 +25,21 @@ class ToxiproxyUnavailable(RuntimeError):
     """This machine cannot run the proxy; the text says what is missing."""
 
 
-class LocalToxiproxy:
+class LocalToxiproxy(LocalServer):
     """One proxy in front of `upstream` (`host:port`): `with LocalToxiproxy(redis_address) as proxy: ... proxy.address`.
 
-    It passes everything on until a toxic is added. Starting raises ToxiproxyUnavailable without Go (and nothing in the
-    cache), RuntimeError with its log if it does not come up.
+    It passes everything on until a toxic is added. Raises ToxiproxyUnavailable without Go (and nothing in the cache).
     """
 
     def __init__(self, upstream: str, start_timeout_s: float = 20.0) -> None:
-        self._upstream = upstream
-        self._timeout = start_timeout_s
         self._server = fetch_server()
-        self._process: guard.Guarded | None = None
-        self.directory = Path(tempfile.mkdtemp(prefix="trunkline-toxiproxy-"))
-        with socket.socket() as api, socket.socket() as proxied:
-            api.bind(("127.0.0.1", 0))
-            proxied.bind(("127.0.0.1", 0))
-            self._api = f"127.0.0.1:{api.getsockname()[1]}"
-            self.address = f"127.0.0.1:{proxied.getsockname()[1]}"
+        super().__init__("toxiproxy", start_timeout_s)
+        self._upstream = upstream
+        self._api, proxied = free_ports(2)
+        self.address = f"127.0.0.1:{proxied}"
 
     def start(self) -> None:
-        """Return when a client can connect."""
-        host, _, port = self._api.rpartition(":")
-        log_file = self.directory / "toxiproxy.log"
-        with log_file.open("ab") as output:
-            self._process = guard.run(
-                [str(self._server), "-host", host, "-port", port],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                remove=[self.directory],
-            )
-        deadline = time.monotonic() + self._timeout
-        while not self._accepts():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self._process.kill()
-                raise RuntimeError(f"toxiproxy did not come up:\n{log_file.read_text(errors='replace')[-3000:]}")
-            time.sleep(0.02)
+        super().start()
         self._ask("POST", "/proxies", {"name": "one", "listen": self.address, "upstream": self._upstream})
 
     def latency(self, ms: int, jitter_ms: int = 0) -> None:
@@ -82,41 +58,20 @@ class LocalToxiproxy:
         """Remove every toxic."""
         self._ask("POST", "/reset")
 
-    def close(self) -> None:
-        """End the proxy and delete its files."""
-        if self._process is not None:
-            self._process.stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _toxic(self, kind: str, **attributes: int) -> None:
         self._ask("POST", "/proxies/one/toxics", {"name": kind, "type": kind, "attributes": attributes})
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://{self._api}{path}", data, method=method)
+        request = urllib.request.Request(f"http://127.0.0.1:{self._api}{path}", data, method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
             answer.read()
 
-    def _accepts(self) -> bool:
-        host, _, port = self._api.rpartition(":")
-        try:
-            with socket.create_connection((host, int(port)), timeout=1):
-                return True
-        except OSError:
-            return False
+    def _command(self) -> list[str]:
+        return [str(self._server), "-host", "127.0.0.1", "-port", str(self._api)]
+
+    def _answers(self) -> bool:
+        return accepts(self._api)
 
 
 def fetch_server() -> Path:

@@ -35,14 +35,25 @@ async def reach(client: dict[str, Any], timeout_s: float) -> list[tuple[str, int
     """
     options = {name: value for name, value in client.items() if name in _CONNECTION}
     servers = client["bootstrap_servers"]
-    first: str | None = None
-    hosts = collect_hosts(servers)
-    for host, port, _ in hosts:
+    first = ""
+    hosts = addresses(servers)
+    for host, port in hosts:
         try:
             return await _brokers(host, port, options, timeout_s / len(hosts))
         except _Refused as refused:
             first = first or str(refused)
-    raise Unreachable(first or f"no address in {servers!r}")
+    raise Unreachable(first)
+
+
+def addresses(servers: str) -> list[tuple[str, int]]:
+    """Hosts and ports, in any order. Raises ValueError for what is no list of them."""
+    try:
+        found = [(host, port) for host, port, _ in collect_hosts(servers)]
+    except ValueError:
+        found = []
+    if not found or not all(host and 0 < port < 65536 for host, port in found):
+        raise ValueError(f"{servers!r} is no list of host:port, separated by commas")
+    return found
 
 
 _CONNECTION = {

@@ -281,6 +281,7 @@ def test_a_missing_tail_at_the_end_is_a_gap_before_the_end():
         assert kinds(events) == [Utterance, Gap, StreamEnd]
         assert [(e.start, e.end) for e in events if isinstance(e, Gap)] == gaps
         assert (events[-1].duration, events[-1].gap_ms) == (position // 16, gaps[0][1] - 400)
+        assert harness.count("gap_audio_seconds_total") == (gaps[0][1] - 400) / 1000
         assert [e.head.number for e in events] == [0, 1, 2]
         assert harness.partition.resume_offset == harness.offset
 

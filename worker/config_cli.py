@@ -52,8 +52,8 @@ def _value(loaded: Loaded, name: str) -> Any:
 def _shown(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return MASK
-    # a URL may hold a password
-    return re.sub(r"(://[^/@:]*):[^/@]*@", rf"\1:{MASK}@", value) if isinstance(value, str) else value
+    # a URL may hold a password, and that any character
+    return re.sub(r"(://[^/@:]*):.*@", rf"\1:{MASK}@", value) if isinstance(value, str) else value
 
 
 def _as_json(loaded: Loaded) -> str:

@@ -6,7 +6,6 @@ import time
 from worker.batching.scheduler import Scheduler
 from worker.engine.interface import Engine
 from worker.ingest.reader import Reader
-from worker.partition import Partition
 from worker.state.checkpointer import Checkpointer
 from worker.telemetry.metrics import Metrics
 
@@ -26,6 +25,7 @@ class Housekeeping:
         self._engine = engine
         self._metrics = metrics
         self._rebalances = 0
+        self._caught_up: dict[int, float] = {}  # when a partition was last read to its end, ms since 1970
         self._numbers: set[int] = set()  # partitions that have a lag on the page
 
     async def run(self) -> None:
@@ -62,8 +62,11 @@ class Housekeeping:
             number = partition.number
             caught_up, reads, unread = await reader.caught_up(number), reader.reads(number), await reader.unread(number)
             read += reads
-            label = str(number)
-            metrics.lag.labels(label).set(_lag(partition, caught_up))
+            label, now = str(number), 1000 * time.time()
+            if caught_up:
+                self._caught_up[number] = now
+            times = partition.oldest_unheard(), partition.last_timestamp, self._caught_up.get(number)
+            metrics.lag.labels(label).set(lag(now, *times))
             metrics.lag_audio.labels(label).set(partition.audio_unheard(unread))
             metrics.lag_records.labels(label).set(unread)
             partition.account()
@@ -77,13 +80,16 @@ class Housekeeping:
         for number in self._numbers - numbers:
             for gauge in (metrics.lag, metrics.lag_audio, metrics.lag_records):
                 gauge.remove(str(number))
+            self._caught_up.pop(number, None)
         self._numbers = numbers
 
 
-def _lag(partition: Partition, caught_up: bool) -> float:
-    """Seconds since the oldest record not yet through the engine was written; 0 if there is none."""
-    times = [partition.oldest_unheard()]
-    if not caught_up:  # what is not read yet is younger than what was read last
-        times.append(partition.last_timestamp)
-    known = [t for t in times if t is not None]
-    return max(0.0, time.time() - min(known) / 1000) if known else 0.0
+def lag(now: float, unheard: float | None, read: float | None, caught_up: float | None) -> float:
+    """Seconds since the oldest record not yet through the engine was written; 0 if there is none.
+
+    Times in ms since 1970: of the oldest record that was read and not heard, of the last one read, and when all was
+    read last. What is not read yet is younger than both of these.
+    """
+    unread = max((t for t in (read, caught_up) if t is not None), default=None)
+    known = [t for t in (unheard, unread) if t is not None]
+    return max(0.0, now - min(known)) / 1000 if known else 0.0

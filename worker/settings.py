@@ -1,11 +1,13 @@
 """All settings of the worker in one model. `sources.py` says where they come from."""
 
+import re
 from dataclasses import astuple, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from producer.reach import addresses
 from producer.security import SaslMechanism, Security, SecurityProtocol, read_secret, secret_problem, tls_problems
 from wire.records import SAMPLE_RATES, Encoding
 from wire.topics import Topics
@@ -13,6 +15,11 @@ from wire.topics import Topics
 PREFIX = "TRUNKLINE_"
 
 Positive = Annotated[int, Field(gt=0)]
+
+# No query: with one the client could be told to verify no certificate, and it may hold a password.
+_REDIS_URL = re.compile(
+    r"rediss?://(?:[^/?#@]*@)?(?:\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::\d{1,5})?(?:/\d*)?|unix:///[^?#]+"
+)
 
 
 class Section(BaseModel):
@@ -93,6 +100,10 @@ class KafkaSettings(Section):
 
     def contradictions(self) -> dict[str, str]:
         found = self.security.problems()
+        try:
+            addresses(self.bootstrap_servers)
+        except ValueError as wrong:
+            found["bootstrap_servers"] = str(wrong)
         names = astuple(self.topics)
         for field, name in zip(fields(Topics), names, strict=True):
             if names.count(name) > 1:
@@ -187,14 +198,17 @@ class StateSettings(Section):
             return {}
         found: dict[str, str] = {}
         files = {f"redis_{n}_file": getattr(self, f"redis_{n}_file") for n in ("ca", "cert", "key")}
-        if self.redis_url.startswith("rediss://"):
+        if not _REDIS_URL.fullmatch(self.redis_url):
+            found["redis_url"] = (
+                "is not redis://host:port/database, or rediss:// for TLS, and nothing behind it; in a password the "
+                "characters / @ ? # are written %2F %40 %3F %23"
+            )
+        elif self.redis_url.startswith("rediss://"):
             found |= tls_problems(self.redis_ca_file, self.redis_cert_file, self.redis_key_file, "redis_")
-        elif self.redis_url.startswith(("redis://", "unix://")):
+        else:
             for name, path in files.items():
                 if path is not None:
                     found[name] = "is given, but state.redis_url is not rediss://, so without TLS"
-        else:
-            found["redis_url"] = "begins with redis://, or with rediss:// for TLS"
         if self.redis_password is not None and self.redis_password_file is not None:
             found["redis_password_file"] = "is given beside redis_password: which of them?"
         elif wrong := secret_problem(self.redis_password_file):

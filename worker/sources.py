@@ -42,7 +42,7 @@ class Loaded:
 def load(argv: Sequence[str] = ()) -> Settings:
     """Settings from flags, environment and the YAML file of `--config` or TRUNKLINE_CONFIG.
 
-    Raises SettingsError with every problem; SystemExit for `--help` and for flags that do not exist.
+    Raises SettingsError with every problem; SystemExit for `--help` and for a flag without its value.
     """
     return load_with_sources(argv).settings
 
@@ -55,7 +55,7 @@ def load_with_sources(argv: Sequence[str] = ()) -> Loaded:
     problems = _unknown_names(os.environ)
     written = _read_file(chosen.config, problems) if chosen.config else {}
     try:
-        flags, environment = _read_flags(rest), EnvSettingsSource(_Flagged)()
+        flags, environment = _read_flags(rest, problems), EnvSettingsSource(_Flagged)()
     except SourceError as error:
         raise SettingsError([*problems, str(error)]) from None
     trees: list[Tree] = [flags, environment, written]
@@ -105,13 +105,25 @@ class _Merged(Settings):
         return (init_settings,)
 
 
-def _read_flags(arguments: list[str]) -> Tree:
+def _read_flags(arguments: list[str], problems: list[str]) -> Tree:
+    """What flags say; those that do not exist are added to `problems`, without their values."""
+
+    def parse(parser: argparse.ArgumentParser, *given: Any) -> argparse.Namespace:
+        found: argparse.Namespace
+        found, unknown = argparse.ArgumentParser.parse_known_args(parser, *given)
+        names = [each.partition("=")[0] for each in unknown if each.startswith("-")]
+        problems.extend(f"{name}: no such flag; `trunkline worker --help` lists them" for name in names)
+        if unknown and not names:
+            problems.append("an argument that belongs to no flag")
+        return found
+
     source: CliSettingsSource[Any] = CliSettingsSource(
         _Flagged,
         cli_prog_name="trunkline worker",
         cli_parse_args=arguments,
         cli_hide_none_type=True,
         cli_avoid_json=True,
+        parse_args_method=parse,
     )
     return source()
 
@@ -120,8 +132,14 @@ def _read_file(path: str, problems: list[str]) -> Tree:
     """The map in a YAML file; what is wrong with the file itself is added to `problems`."""
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         problems.append(f"--config: {path!r} cannot be read: {error}")
+        return {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        # no word of it: that could be a secret
+        problems.append(f"--config: {path!r}{where}: no YAML; text that holds : # & * ! or quotes is written in quotes")
         return {}
     if found is None:
         return {}

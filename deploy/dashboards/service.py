@@ -53,10 +53,10 @@ def _numbers() -> list[Panel]:
         ),
         number(
             "Workers",
-            "Workers that take part in the group.",
+            "Workers that take part in the group. Without any, the other numbers are the last that were known.",
             "if some are missing, look at the pods and their logs; partitions of a dead worker move in seconds.",
             "short",
-            Query(f"sum(trunkline_ready{ours()})"),
+            Query(f"sum(trunkline_ready{ours()}) or vector(0)"),
             Bounds(1, 0.5),
         ),
         number(

@@ -25,10 +25,10 @@ def _numbers() -> list[Panel]:
     return [
         number(
             "Ready",
-            "1 while it takes part in the group.",
-            "at 0 ask its /readyz, which says what it waits for.",
+            "1 while it takes part in the group; 0, too, when it is not there.",
+            "at 0 ask its /readyz, which says what it waits for; if it does not answer, its pod is gone or hangs.",
             "short",
-            Query(_gauge("ready")),
+            Query(f"sum({_gauge('ready')}) or vector(0)"),
             Bounds(1, 0.5),
         ),
         number(

@@ -4,10 +4,14 @@ docs/metrics.md stands for the worker here; tests/integration/test_telemetry.py 
 """
 
 import json
+import shutil
+import subprocess
 
 import pytest
+import yaml
 
 from deploy.dashboards.files import FOLDER, render
+from tests.conftest import require
 from tests.telemetry.promql import groupings, selectors
 from tests.telemetry.table import SCRAPED, samples
 
@@ -62,6 +66,27 @@ def test_every_panel_says_what_it_shows_and_what_to_do(name, panel):
     assert panel["fieldConfig"]["defaults"]["unit"]
     legends = [target.get("legendFormat", "") for target in panel["targets"]]
     assert panel["type"] == "stat" or all(legends), "a line has no name"
+
+
+@pytest.mark.parametrize(("name", "title"), [("service.json", "Workers"), ("worker.json", "Ready")])
+def test_a_worker_that_has_died_is_not_shown_as_it_was_last(name, title, tmp_path):
+    """A number shows the last value of its time range: a query that ends with the worker would stay green."""
+    promtool = shutil.which("promtool")
+    require(promtool, "promtool (Debian's package prometheus) is not installed")
+    (query,) = (t["expr"] for panel in BOARDS[name]["panels"] if panel["title"] == title for t in panel["targets"])
+    asked = [("1m", 1), ("5m", 0)]
+    test = {
+        "interval": "30s",
+        "input_series": [{"series": 'trunkline_ready{job="$job", instance="$instance"}', "values": "1x4 stale"}],
+        "promql_expr_test": [
+            {"expr": query, "eval_time": time, "exp_samples": [{"labels": "{}", "value": value}]}
+            for time, value in asked
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"tests": [test]}))
+    command = [str(promtool), "test", "rules", str(tmp_path / "test.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -28,8 +28,9 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 FACTOR = 20
 WINDOW = "6s"  # two minutes, hurried
-# An engine that a few streams overload: few rows a step, and one short chunk of each.
-SLOW = {"model.look_ahead": 1, "batching.max_batch": 2, "batching.max_frames": 2}
+# An engine that a few streams overload: few slots, fewer rows a step, and one short chunk of each.
+SLOTS, ROWS = 8, 2
+SLOW = {"model.look_ahead": 1, "batching.slots": SLOTS, "batching.max_batch": ROWS, "batching.max_frames": 2}
 QUIET, LOUD = 2, 12  # streams
 SHOUT = 8.0  # seconds of audio a second, of each loud stream
 QUERIES = re.findall(r"^\| [^|`]+ \| `([^`]+)` \|$", PAGE.read_text(), re.MULTILINE)
@@ -124,6 +125,13 @@ def test_an_overload_raises_one_alert_and_its_audio_is_counted(watched: Watched)
         assert watched.raised_for(4) == {"TrunklineOverloaded"}
         assert watched.value(f"rate(trunkline_step_duration_seconds_sum[{WINDOW}])") > 0.8
         assert watched.value("max(trunkline_lag_seconds)") > 5
+        assert watched.value("trunkline_streams_active") == watched.value("trunkline_slots") == SLOTS
+        admitted = watched.value("trunkline_streams_admitted")
+        assert admitted + watched.value("trunkline_streams_parked") == QUIET + LOUD
+        short = watched.value("trunkline_streams_waiting + trunkline_streams_parked")
+        assert LOUD - SLOTS <= short <= QUIET + LOUD - SLOTS  # a quiet stream may have nothing to say just now
+        occupancy = f"rate(trunkline_batch_streams_sum[{WINDOW}]) / rate(trunkline_batch_streams_count[{WINDOW}])"
+        assert watched.value(occupancy) == pytest.approx(ROWS, rel=0.1)
     time.sleep(1.5)  # housekeeping, and what is on its way
     waiting = loud.seconds + watched.quiet.seconds - sent
     waiting -= watched.worker.metric("trunkline_audio_processed_seconds_total") - heard

@@ -108,6 +108,15 @@ def test_the_time_of_a_step_is_that_of_its_phases(service: Service, calls: Round
     assert worker.metric("trunkline_chunk_duration_seconds") == 0.56
 
 
+def test_the_capacities_are_those_of_the_settings(service: Service) -> None:
+    worker = service.worker
+    assert worker.metric("trunkline_slots") == 64
+    assert worker.metric("trunkline_batch_capacity_streams") == 32
+    assert worker.metric("trunkline_queue_capacity_audio_seconds") == 512e6 / 4 / 16_000  # of 32 bit
+    resident = worker.metric("process_resident_memory_bytes")
+    assert 64 * 500_000 < worker.metric("trunkline_arena_bytes") < resident < 8e9
+
+
 def test_what_was_read_was_heard_and_told(service: Service, calls: Round) -> None:
     worker = service.worker
     time.sleep(1)  # it is counted twice a second

@@ -137,10 +137,10 @@ def test_superseded_checkpoints_are_deleted_and_errors_are_only_logged(store, re
 def test_a_put_that_was_done_but_not_answered_leaves_no_key_behind(store, redis_server):
     async def test():
         async with working(store) as worker:
-            os.kill(redis_server.process.pid, signal.SIGSTOP)
+            os.kill(redis_server.pid, signal.SIGSTOP)
             call = worker.call("a", 2000)
             await until(lambda: worker.count("failed"))
-            os.kill(redis_server.process.pid, signal.SIGCONT)
+            os.kill(redis_server.pid, signal.SIGCONT)
             await until(lambda: call.checkpoints)
             await until(lambda: Redis.from_url(redis_server.url).keys() == [call.checkpoints[0][0].encode()])
 

@@ -49,7 +49,7 @@ def test_a_drain_ends_in_time_when_the_store_does_not_answer(store, redis_server
             for number in range(10):
                 worker.call(str(number), 5000)
             if how == "hangs":
-                os.kill(redis_server.process.pid, signal.SIGSTOP)
+                os.kill(redis_server.pid, signal.SIGSTOP)
             else:
                 redis_server.kill()
             try:
@@ -58,7 +58,7 @@ def test_a_drain_ends_in_time_when_the_store_does_not_answer(store, redis_server
                 assert time.monotonic() - began < 1
             finally:
                 if how == "hangs":
-                    os.kill(redis_server.process.pid, signal.SIGCONT)
+                    os.kill(redis_server.pid, signal.SIGCONT)
 
     asyncio.run(test())
     assert "could not be checkpointed" in caplog.text or "no checkpoints until" in caplog.text

@@ -103,7 +103,7 @@ def test_a_store_that_hangs_costs_a_restore_one_deadline_and_not_one_a_stream(st
     async def test():
         async with working(store, running=False) as worker:
             row = Row("a", 7, "n", Start("n", "pcm_s16le", 16000), LIMITS, Progress(), "m", CheckpointRef("k", 9))
-            os.kill(redis_server.process.pid, signal.SIGSTOP)
+            os.kill(redis_server.pid, signal.SIGSTOP)
             try:
                 began = time.monotonic()
                 with pytest.MonkeyPatch.context() as patch:
@@ -112,7 +112,7 @@ def test_a_store_that_hangs_costs_a_restore_one_deadline_and_not_one_a_stream(st
                     found = await asyncio.gather(*(worker.checkpointer.fetch(row) for _ in range(200)))
                 assert time.monotonic() - began < 2.5
             finally:
-                os.kill(redis_server.process.pid, signal.SIGCONT)
+                os.kill(redis_server.pid, signal.SIGCONT)
             assert found == [None] * 200
             assert not worker.checkpointer.available
 

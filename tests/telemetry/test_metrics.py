@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 
 import pytest
 from prometheus_client import generate_latest
@@ -71,6 +72,13 @@ def test_a_step_can_be_told_from_one_that_is_twice_as_long_at_every_deadline(met
     for deadline in LOOK_AHEADS_S:
         assert deadline in bounds
         assert any(deadline / 2 <= bound < deadline for bound in bounds)
+
+
+@pytest.mark.parametrize("metric", ["partial_delay", "final_delay", "utterance_delay", "commit"])
+def test_a_quantile_of_a_delay_is_at_most_half_as_much_again(metrics, metric):
+    """From the shortest deadline on: Prometheus knows of a delay no more than the bucket that it is in."""
+    bounds = [bound for bound in getattr(metrics, metric)._upper_bounds[:-1] if bound >= min(LOOK_AHEADS_S)]
+    assert all(above / below <= 1.5 for below, above in pairwise(bounds))
 
 
 def test_a_rate_exists_before_the_first_time(metrics):

@@ -21,7 +21,7 @@ All settings of `trunkline worker` are taken here, too, from flags, environment 
 check: ok, warning, error or skipped, and what to do. Nothing is changed: a transaction is begun and aborted, and a key
 is put in Redis and deleted.
 
-exit codes: 0 no errors, 1 an error, 2 wrong usage
+exit codes: 0 no errors, 1 an error, wrong settings among them, 2 wrong usage
 """
 
 

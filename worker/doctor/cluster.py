@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import astuple
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InvalidTransactionTimeout, KafkaError
 
 from producer.reach import Unreachable, reach
 from worker.doctor import rights
@@ -119,11 +119,8 @@ class Cluster:
         audio = states.get(self._settings.audio_topic)
         if audio is not None:
             found.append(self._retention(audio))
-        single = [state.name for state in states.values() if state.replication == 1]
-        if single and brokers > 1:
-            found.append(
-                warning("copies", f"{', '.join(single)} lie on one broker each", "raise the replication factor to 3")
-            )
+        if (single := copies(states.values(), brokers)) is not None:
+            found.append(single)
         return found
 
     def _retention(self, audio: TopicState) -> Finding:
@@ -160,7 +157,9 @@ class Cluster:
         place = TopicPartition(settings.streams_topic, 0)
         try:
             async with asyncio.timeout(settings.transaction_timeout_ms / 1000):
-                found = await trial(client, options, f"{prefix}doctor", place, self._clock)
+                found = await trial(
+                    client, options, f"{prefix}doctor", place, settings.transaction_timeout_ms, self._clock
+                )
         except (KafkaError, TimeoutError) as reason:
             if "Authorization" in type(reason).__name__:
                 yield error(
@@ -168,6 +167,12 @@ class Cluster:
                     f"transactional ids {prefix}* may not be used ({type(reason).__name__})",
                     f"`kafka-acls --add --allow-principal {self._user} --transactional-id {prefix} "
                     "--resource-pattern-type prefixed --operation Write`",
+                )
+            elif isinstance(reason, InvalidTransactionTimeout):
+                yield error(
+                    "transactions",
+                    f"kafka.transaction_timeout_ms is {settings.transaction_timeout_ms}, longer than the brokers allow",
+                    "lower it, or raise the brokers' transaction.max.timeout.ms",
                 )
             else:
                 yield error(
@@ -179,6 +184,14 @@ class Cluster:
             return
         yield ok("transactions", f"one was begun and aborted in {1000 * found.seconds:.0f} ms")
         yield _clock(found.ahead_s)
+
+
+def copies(states: Iterable[TopicState], brokers: int) -> Finding | None:
+    """Topics that one of several brokers takes away with it."""
+    single = [state.name for state in states if state.replication == 1]
+    if not single or brokers == 1:
+        return None
+    return warning("copies", f"{', '.join(single)} lie on one broker each", "raise the replication factor to 3")
 
 
 def _clock(ahead_s: float) -> Finding:

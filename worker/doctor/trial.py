@@ -18,7 +18,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from worker.doctor.rights import POLL_S, again
 
-TIMEOUT_MS = 10_000  # the brokers abort it by themselves after so long
+TIMEOUT_MS = 10_000  # the brokers abort this one by themselves after so long: until then it blocks readers
 MARKER_S = 5.0  # the marker is written after the abort is answered
 
 
@@ -35,13 +35,18 @@ async def trial(
     options: dict[str, Any],
     transactional_id: str,
     place: TopicPartition,
+    timeout_ms: int,
     clock: Callable[[], float] = time.time,
 ) -> Trial:
-    """Raises KafkaError, TimeoutError. options: keyword arguments of aiokafka's clients; clock: seconds since 1970."""
+    """Raises KafkaError, TimeoutError; InvalidTransactionTimeout if the brokers allow none of `timeout_ms`.
+
+    options: keyword arguments of aiokafka's clients; clock: seconds since 1970.
+    """
     began = time.monotonic()
 
     async def begin() -> tuple[int, Any]:
         node = await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
+        await _ask(client, node, InitProducerIdRequest(transactional_id, timeout_ms))
         return node, await _ask(client, node, InitProducerIdRequest(transactional_id, TIMEOUT_MS))
 
     node, producer = await again(begin)

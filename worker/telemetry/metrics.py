@@ -13,7 +13,11 @@ from wire.events import END_REASONS
 from wire.reasons import REASONS
 
 # Around the chunk durations of the usual look-aheads: 80, 160, 560 and 1120 ms.
-DELAY_BUCKETS = (0.02, 0.04, 0.08, 0.12, 0.16, 0.24, 0.32, 0.56, 0.84, 1.12, 2, 4, 8, 16, 32, 64)
+# Finer above a second: an endpoint's silence is part of a final's delay, and an overload must not look twice as bad.
+DELAY_BUCKETS = (
+    *(0.02, 0.04, 0.08, 0.12, 0.16, 0.24, 0.32, 0.42, 0.56, 0.84),
+    *(1.12, 1.4, 1.7, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
+)
 STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.56, 1.12, 2.5)
 PHASE_BUCKETS = (0.0005, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.56, 1.12)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

@@ -9,6 +9,7 @@ from deploy.kafka import KafkaUnavailable, LocalKafka
 from tests.certificates import Authority
 from tests.conftest import own_topics, require
 from tests.integration.security.broker import LISTENERS, Secure, settings
+from tests.integration.security.doctor import Doctor
 from wire import Topics
 
 
@@ -40,3 +41,8 @@ def secure(authority: Authority) -> Iterator[Secure]:
 def secured_topics(secure: Secure) -> Iterator[Topics]:
     with own_topics(secure.kafka.bootstrap_servers) as names:
         yield names
+
+
+@pytest.fixture
+def doctor(secure, secured_topics, capsys):
+    return Doctor(secure.kafka.bootstrap_servers, secured_topics, capsys)

@@ -1,59 +1,21 @@
-"""`trunkline doctor` against each fault, on a real broker, a real Redis and real model files."""
+"""`trunkline doctor` against each fault of a cluster, on a real broker."""
 
 import asyncio
-import json
-import tarfile
 import time
 
 import pytest
 
 from tests.integration.security.broker import PASSWORD
 from tests.integration.support import MODEL, unique
-from tests.state.conftest import local_redis
 from wire import Topics
 from wire.topics import TopicSpec
 from worker.doctor.cli import main
-from worker.doctor.cluster import Cluster
+from worker.doctor.cluster import Cluster, copies
 from worker.ingest import topics as admin
 from worker.settings import KafkaSettings
 from worker.sources import load
 
 pytestmark = pytest.mark.kafka
-
-
-class Doctor:
-    """Runs the command; keeps what it found by what was looked at."""
-
-    def __init__(self, servers: str, topics: Topics, capsys) -> None:
-        self._capsys = capsys
-        self.group = unique("doctor")
-        self.flags = ["--json", f"--kafka.bootstrap_servers={servers}", f"--kafka.group={self.group}"]
-        for name in Topics.__dataclass_fields__:
-            self.flags.append(f"--kafka.{name}_topic={getattr(topics, name)}")
-
-    def __call__(self, *flags: str) -> tuple[int, dict[str, list[dict]]]:
-        model = [] if any(flag.startswith("--model.source") for flag in flags) else [f"--model.source={MODEL}"]
-        code = main([*self.flags, *model, *flags])
-        found: dict[str, list[dict]] = {}
-        for line in self._capsys.readouterr().out.splitlines():
-            finding = json.loads(line)
-            found.setdefault(finding["what"], []).append(finding)
-            assert (finding["level"] in ("warning", "error")) == bool(finding["remedy"]), finding
-        assert code == int(any(each["level"] == "error" for findings in found.values() for each in findings))
-        return code, found
-
-    def error(self, what: str, *flags: str) -> dict:
-        """The one error, which is of this kind."""
-        code, found = self(*flags)
-        errors = [finding for findings in found.values() for finding in findings if finding["level"] == "error"]
-        assert code == 1
-        assert [finding["what"] for finding in errors] == [what], errors
-        return errors[0]
-
-
-@pytest.fixture
-def doctor(secure, secured_topics, capsys):
-    return Doctor(secure.kafka.bootstrap_servers, secured_topics, capsys)
 
 
 def test_nothing_is_wrong_where_nothing_is(doctor):
@@ -117,6 +79,15 @@ def test_wrong_credentials(doctor, secure, monkeypatch):
     assert "refuses the credentials" in doctor.error("broker", servers, *sasl)["text"]
 
 
+@pytest.mark.parametrize(
+    ("listener", "said"),
+    [("EXPIRED", "has expired"), ("OTHERNAME", "is not for"), ("MUTUAL", "asks for a client certificate")],
+)
+def test_certificates(doctor, secure, listener, said):
+    tls = ["--kafka.security_protocol=SSL", f"--kafka.ssl_ca_file={secure.ca}"]
+    assert said in doctor.error("broker", f"--kafka.bootstrap_servers={secure.kafka.address(listener)}", *tls)["text"]
+
+
 def test_a_missing_topic(doctor):
     found = doctor.error("topics", "--kafka.final_topic=nowhere.final")
     assert found["text"] == "topic nowhere.final does not exist"
@@ -145,6 +116,26 @@ def test_retention_against_the_longest_call(doctor, secure, secured_topics):
     asyncio.run(admin.delete([spec.name], bootstrap_servers=secure.kafka.bootstrap_servers))
     assert (code, found["retention"][0]["level"]) == (0, "warning")
     assert "1000000 bytes" in found["retention"][0]["text"]
+
+
+def test_topics_on_one_of_several_brokers(secure, secured_topics):
+    """The broker here is alone; that it were one of three is all that is made up."""
+    states = asyncio.run(admin.describe([secured_topics.audio], bootstrap_servers=secure.kafka.bootstrap_servers))
+    found = copies(states.values(), brokers=3)
+    assert (found.level, found.text) == ("warning", f"{secured_topics.audio} lie on one broker each")
+    assert "replication factor" in found.remedy
+    assert copies(states.values(), brokers=1) is None
+
+
+def test_a_cluster_without_transactions_is_not_asked_for_one(doctor):
+    code, found = doctor("--kafka.delivery=at_least_once")
+    assert (code, found["transactions"][0]["level"], found["clock"][0]["level"]) == (0, "skipped", "skipped")
+
+
+def test_transactions_that_may_not_last_so_long(doctor):
+    found = doctor.error("transactions", "--kafka.transaction_timeout_ms=3600000")
+    assert "longer than the brokers allow" in found["text"]
+    assert "transaction.max.timeout.ms" in found["remedy"]
 
 
 class TestAcls:
@@ -203,78 +194,6 @@ def test_the_clock_against_the_brokers(secure, secured_topics, ahead, level):
     assert found.level == level
     if ahead:
         assert f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the broker's" in found.text
-
-
-class TestRedis:
-    FLAGS = ("--state.store=redis", "--state.timeout_ms=1000")
-
-    def test_a_good_one(self, doctor):
-        with local_redis() as server:
-            code, found = doctor(*self.FLAGS, f"--state.redis_url={server.url}")
-        assert (code, [finding["level"] for finding in found["state store"]]) == (0, ["ok"])
-
-    def test_one_that_forgets_sooner_than_the_audio(self, doctor):
-        with local_redis() as server:
-            _, found = doctor(*self.FLAGS, f"--state.redis_url={server.url}", "--state.ttl_s=3600")
-        assert [finding["level"] for finding in found["state store"]] == ["ok", "warning"]
-
-    def test_none_there(self, doctor):
-        assert (
-            "127.0.0.1:1" in doctor.error("state store", *self.FLAGS, "--state.redis_url=redis://127.0.0.1:1")["text"]
-        )
-
-    def test_wrong_password_and_missing_rights(self, doctor, monkeypatch):
-        with local_redis({"user": "worker on >secret ~other:* +set +get +unlink +ping"}) as server:
-            flags = [*self.FLAGS, f"--state.redis_url={server.url}", "--state.redis_username=worker"]
-            monkeypatch.setenv("TRUNKLINE_STATE__REDIS_PASSWORD", "wrong")
-            assert "state.redis_password" in doctor.error("state store", *flags)["remedy"]
-            monkeypatch.setenv("TRUNKLINE_STATE__REDIS_PASSWORD", "secret")
-            assert "ACL SETUSER worker ~trunkline:*" in doctor.error("state store", *flags)["remedy"]
-
-    def test_one_that_is_full(self, doctor):
-        with local_redis({"maxmemory": "1mb", "maxmemory-policy": "noeviction"}) as server:
-            assert "maxmemory" in doctor.error("state store", *self.FLAGS, f"--state.redis_url={server.url}")["text"]
-
-
-class TestModel:
-    def test_no_file(self, doctor):
-        assert "no file" in doctor.error("model", "--model.source=/nowhere/model.nemo")["text"]
-
-    def test_a_file_that_is_no_model(self, doctor, tmp_path):
-        (tmp_path / "text.nemo").write_text("text")
-        assert "is no NeMo model" in doctor.error("model", f"--model.source={tmp_path / 'text.nemo'}")["text"]
-        with tarfile.open(tmp_path / "other.nemo", "w") as archive:
-            archive.add(tmp_path / "text.nemo", "model_weights.ckpt")
-        assert "no model_config.yaml" in doctor.error("model", f"--model.source={tmp_path / 'other.nemo'}")["text"]
-
-    def test_a_look_ahead_that_it_has_not(self, doctor):
-        found = doctor.error("model", "--model.look_ahead=5")
-        assert "model.look_ahead is 5, and it has 13, 6, 1, 0" in found["text"]
-
-    def test_a_name_is_not_fetched(self, doctor):
-        _, found = doctor("--model.source=someone/some-model")
-        assert found["model"][0]["level"] == "skipped"
-
-    @pytest.mark.slow
-    def test_loading_it(self, doctor, tmp_path):
-        _, found = doctor("--load-model", "--model.threads=1")
-        assert found["model"][0]["level"] == "ok"
-        assert "demo@" in found["model"][0]["text"]
-        with tarfile.open(MODEL) as archive:
-            archive.extractall(tmp_path / "parts", filter="data")
-        (tmp_path / "parts" / "model_weights.ckpt").write_bytes(b"broken")
-        with tarfile.open(tmp_path / "broken.nemo", "w") as archive:
-            archive.add(tmp_path / "parts", ".")
-        broken = f"--model.source={tmp_path / 'broken.nemo'}"
-        assert doctor(broken)[1]["model"][0]["level"] == "ok"  # it is not looked into
-        assert "could not be read as a NeMo model" in doctor.error("model", "--load-model", broken)["text"]
-
-
-def test_a_device_that_is_not_here(doctor):
-    import torch
-
-    device = f"cuda:{torch.cuda.device_count()}"
-    assert device in doctor.error("device", f"--model.device={device}")["text"]
 
 
 def test_it_takes_all_settings_of_the_worker(doctor):

@@ -115,6 +115,12 @@ def test_one_server_of_several_is_enough(secure):
     assert knock(f"127.0.0.1:1,{secure.kafka.address('TLS')}", tls(secure))
 
 
+@pytest.mark.parametrize("servers", ["host:abc", "", "a:1,b:x"])
+def test_no_addresses(servers):
+    with pytest.raises(ValueError, match=f"{servers!r} is no list of host:port, separated by commas"):
+        knock(servers, Security())
+
+
 @pytest.mark.parametrize(("address", "said"), [("127.0.0.1:1", "nobody listens"), ("no.such.host:1", "resolved")])
 def test_nobody_there(address, said):
     with pytest.raises(Unreachable, match=said):
