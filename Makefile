@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact chaos dashboards dashboard-picture evidence mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
+.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ chaos: $(READY) ## kills, rebalances, brokers and Redis away, for MINUTES=3 and 
 
 mutants: $(READY) ## deliberate faults, one at a time: the tests must catch each; MUTANTS= names some
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
+
+chart: $(READY) ## the chart's schema of settings and its README's table again
+	$(BIN)/python -m deploy.chart
 
 docs: $(READY) ## the reference of settings, docs/settings.md, again from the settings model
 	$(BIN)/python -m worker.settings_page > docs/settings.md
