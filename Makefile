@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
+.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence test-images test-kubernetes mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ format: $(READY) ## let ruff rewrite what it can
 
 typecheck: $(READY) ## mypy
 	$(BIN)/mypy
+
+test-images: $(READY) ## the images' build steps in clean folders, without Docker (7 GB of packages)
+	TRUNKLINE_TESTS_IMAGES=1 $(BIN)/python -m pytest tests/helm/test_images.py --timeout=0 -s
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --quiet

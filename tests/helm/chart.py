@@ -11,6 +11,7 @@ import yaml
 Object = dict[str, Any]
 
 CHART = Path(__file__).parents[2] / "helm" / "trunkline"
+DEFAULTS: Object = yaml.safe_load((CHART / "values.yaml").read_text())
 EXAMPLES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHART / "examples").glob("*.yaml"))}
 ON_KAFKA: Object = {"settings": {"kafka": {"bootstrap_servers": "kafka:9092"}}}
 # What no example has, since it excludes something that one of them has.

@@ -5,14 +5,12 @@ from typing import Any
 
 import helm_python as helm
 import pytest
-import yaml
 
 from deploy import chart as generated
-from tests.helm.chart import CHART, EXAMPLES, render
+from tests.helm.chart import CHART, DEFAULTS, EXAMPLES, render
 from worker import sources
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 SASL = {"settings": {"kafka": {"security_protocol": "SASL_SSL", "sasl_username": "worker"}}}
 
 
