@@ -69,6 +69,11 @@ format: $(READY) ## let ruff rewrite what it can
 typecheck: $(READY) ## mypy
 	$(BIN)/mypy
 
+KUBERNETES ?= $(HOME)/.cache/trunkline/kubernetes
+test-kubernetes: $(READY) ## the chart on a real control plane; builds it with Go first, some 20 minutes once, into KUBERNETES=
+	tests/kubernetes/build.sh $(KUBERNETES)
+	TRUNKLINE_TESTS_KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest tests/kubernetes --timeout=600
+
 test-images: $(READY) ## the images' build steps in clean folders, without Docker (7 GB of packages)
 	TRUNKLINE_TESTS_IMAGES=1 $(BIN)/python -m pytest tests/helm/test_images.py --timeout=0 -s
 
