@@ -15,12 +15,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import astuple
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy import guard
+from tests.conftest import require
 from tests.helm.chart import Object
 from tests.helm.pod import Container, place
 from tests.integration.disturbed import names
@@ -33,6 +35,10 @@ from tests.kubernetes.release import Release, release
 from wire import Topics
 
 PARTITIONS = 4
+# Folders, --, command: only these can be written, as on a read-only root.
+READ_ONLY = """while [ "$1" != -- ]; do mount --bind "$1" "$1"; shift; done; shift
+mount -o remount,ro,bind /; exec "$@"
+"""
 OWN_ADDRESS = {"TRUNKLINE_TELEMETRY__HOST": "127.0.0.1", "TRUNKLINE_TELEMETRY__PORT": "0"}
 
 
@@ -51,13 +57,20 @@ class Pod:
     def start(self, address: dict[str, str]) -> None:
         with self.log.open("wb") as output:
             self._process = guard.run(
-                ["trunkline", *self._placed.args] if self._placed.command is None else self._placed.command,
+                [*self._read_only(), "trunkline", *self._placed.args],
                 env={"PATH": self._path, **self._placed.env, **address},
                 cwd="/",
                 stdout=output,
                 stderr=output,
                 grace_s=self._spec["terminationGracePeriodSeconds"],
             )
+
+    def _read_only(self) -> list[str]:
+        assert self._container["securityContext"]["readOnlyRootFilesystem"]
+        if not may_mount():
+            return []
+        mounts = [each["mountPath"] for each in self._container["volumeMounts"] if not each.get("readOnly")]
+        return ["unshare", "--mount", "sh", "-ec", READ_ONLY, "sh", *(str(self._placed.path(m)) for m in mounts), "--"]
 
     def until_started(self) -> None:
         """As the kubelet: the startup probe as often as it may fail, then the two others once."""
@@ -81,6 +94,10 @@ class Pod:
         found = re.search(rf"^{name} (\S+)$", self._get("/metrics"), re.MULTILINE)
         assert found is not None, name
         return float(found[1])
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
 
     def stop(self) -> None:
         if self._process is not None:
@@ -107,6 +124,12 @@ class Pod:
             raise OSError("no port yet")
         with urllib.request.urlopen(found[1] + path, timeout=timeout_s) as answer:
             return str(answer.read().decode())
+
+
+@cache
+def may_mount() -> bool:
+    """Whether this user may make a root read-only for a process."""
+    return subprocess.run(["unshare", "--mount", "sh", "-ec", READ_ONLY, "sh", "--", "true"]).returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +230,14 @@ def pods(installed: Release, created: str, path: str, tmp_path_factory: pytest.T
 def test_the_job_creates_the_topics(created, topics):
     assert all(f"{name}: created, {PARTITIONS} partitions" in created for name in astuple(topics))
     assert "The worker can run on these topics." in created
+
+
+def test_the_workers_root_is_read_only(pods):
+    require(may_mount(), "only a user who may mount can try this")
+    assert all(pod.metric("trunkline_ready") == 1 for pod in pods)
+    with (Path("/proc") / str(pods[0].pid) / "mounts").open() as mounts:
+        (root,) = [line.split()[3] for line in mounts if line.split()[1] == "/"]
+    assert "ro" in root.split(",")
 
 
 def test_helms_test_call_comes_back_as_words(installed, pods, path, tmp_path):
