@@ -89,7 +89,7 @@ def release(
     namespace = f"speech-{uuid.uuid4().hex[:6]}"
     cluster.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": RESTRICTED}},
-        *_models(namespace),
+        *_volumes(namespace),
         *(
             {
                 "apiVersion": "v1",
@@ -102,6 +102,8 @@ def release(
     )
     made = Release(cluster, namespace, values)
     try:
+        # a controller makes it, and without it no pod is let in
+        eventually(lambda: "default" in made.kubectl("get", "serviceaccounts", "--output=name"), "a default account")
         yield made
     finally:
         try:
@@ -109,25 +111,40 @@ def release(
         except ClusterError as error:
             print(error)
         cluster.kubectl("delete", "namespace", namespace, "--wait=false")
-        cluster.kubectl("delete", "persistentvolume", f"models-{namespace}", "--wait=false")
+        cluster.kubectl("delete", "persistentvolumes", f"--selector=of={namespace}", "--wait=false")
 
 
-def _models(namespace: str) -> list[Object]:
-    size = {"storage": "1Gi"}
-    shared: Object = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"models-{namespace}"},
-        "spec": shared | {"capacity": size, "hostPath": {"path": "/srv/models"}},
-    }
+def _volumes(namespace: str) -> list[Object]:
+    """A volume with the claim `models`, and two for claims of the storage class `fast`."""
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": "models", "namespace": namespace},
-        "spec": shared | {"resources": {"requests": size}, "volumeName": f"models-{namespace}"},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "",
+            "resources": {"requests": {"storage": "1Gi"}},
+            "volumeName": f"models-{namespace}",
+        },
     }
-    return [volume, claim]
+    return [claim, _volume(f"models-{namespace}", "ReadOnlyMany", "", namespace)] + [
+        _volume(f"fast-{number}-{namespace}", "ReadWriteOnce", "fast", namespace) for number in (0, 1)
+    ]
+
+
+def _volume(name: str, mode: str, storage_class: str, namespace: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name, "labels": {"of": namespace}},
+        "spec": {
+            "accessModes": [mode],
+            "storageClassName": storage_class,
+            "capacity": {"storage": "100Gi"},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": f"/srv/{name}"},
+        },
+    }
 
 
 def events(made: Release) -> str:
