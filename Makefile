@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact chaos dashboards dashboard-picture evidence mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
+.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence test-images test-kubernetes mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ chaos: $(READY) ## kills, rebalances, brokers and Redis away, for MINUTES=3 and 
 mutants: $(READY) ## deliberate faults, one at a time: the tests must catch each; MUTANTS= names some
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
 
+chart: $(READY) ## the chart's schema of settings and its README's table again
+	$(BIN)/python -m deploy.chart
+
 docs: $(READY) ## the reference of settings, docs/settings.md, again from the settings model
 	$(BIN)/python -m worker.settings_page > docs/settings.md
 
@@ -65,6 +68,14 @@ format: $(READY) ## let ruff rewrite what it can
 
 typecheck: $(READY) ## mypy
 	$(BIN)/mypy
+
+KUBERNETES ?= $(HOME)/.cache/trunkline/kubernetes
+test-kubernetes: $(READY) ## the chart on a real control plane; builds it with Go first, some 20 minutes once, into KUBERNETES=
+	tests/kubernetes/build.sh $(KUBERNETES)
+	TRUNKLINE_TESTS_KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest tests/kubernetes --timeout=600
+
+test-images: $(READY) ## the images' build steps in clean folders, without Docker (7 GB of packages)
+	TRUNKLINE_TESTS_IMAGES=1 $(BIN)/python -m pytest tests/helm/test_images.py --timeout=0 -s
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --quiet

@@ -1,6 +1,10 @@
-# The transcription worker. Build from the repository root:
+# The transcription worker for NVIDIA GPUs (and CPUs, for 7 GB). Build from the repository root:
 #   docker build -f deploy/worker.Dockerfile -t trunkline-worker .
-FROM python:3.11-slim-bookworm AS build
+# CUDA comes with PyTorch's packages, the driver from the host. For a build that can be repeated name the base by digest:
+#   --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
 WORKDIR /src
 RUN python -m venv /opt/trunkline
 COPY deploy/worker.lock deploy/
@@ -12,11 +16,15 @@ COPY worker worker
 COPY trunkline trunkline
 RUN /opt/trunkline/bin/pip install --no-cache-dir --no-deps .
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE}
 RUN useradd --uid 10001 --create-home trunkline
 COPY --from=build /opt/trunkline /opt/trunkline
-ENV PATH=/opt/trunkline/bin:$PATH PYTHONUNBUFFERED=1
+ENV PATH=/opt/trunkline/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001
 EXPOSE 9090
+# For Docker; Kubernetes has probes of its own. Loading a model takes minutes the first time.
+HEALTHCHECK --start-period=15m --interval=10s --timeout=5s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ.get('TRUNKLINE_TELEMETRY__PORT', 9090)}/healthz\")"]
 ENTRYPOINT ["trunkline"]
 CMD ["worker"]

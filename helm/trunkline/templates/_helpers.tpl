@@ -1,26 +1,74 @@
 {{- define "trunkline.name" -}}
-{{- if contains .Chart.Name .Release.Name -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- if contains $name .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What never changes in a release: a StatefulSet's selector cannot. */ -}}
+{{- define "trunkline.instance" -}}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "trunkline.selector" -}}
-app.kubernetes.io/name: trunkline
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{ include "trunkline.instance" . }}
 app.kubernetes.io/component: worker
 {{- end -}}
 
+{{- /* Of all objects but pods: without a component. */ -}}
 {{- define "trunkline.labels" -}}
-{{ include "trunkline.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{ include "trunkline.instance" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
-{{- /* The settings file: the user's, with the address that probes and Prometheus need. */ -}}
-{{- define "trunkline.settings" -}}
-{{- $telemetry := dict "telemetry" (dict "host" "0.0.0.0" "port" 9090) -}}
-{{- mergeOverwrite (deepCopy .Values.settings) $telemetry | toYaml -}}
+{{- /* "repository:tag", or "repository@digest" where a digest is given. Takes an image and a tag to fall back on. */ -}}
+{{- define "trunkline.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trunkline.workerImage" -}}
+{{- include "trunkline.image" (dict "image" .Values.image "tag" .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- /* Of what speaks to Kafka as a client; the worker's image can do that, too. */ -}}
+{{- define "trunkline.clientImage" -}}
+{{- if .Values.client.image.repository -}}
+{{- include "trunkline.image" (dict "image" .Values.client.image "tag" .Chart.AppVersion) -}}
+{{- else -}}
+{{- include "trunkline.workerImage" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trunkline.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "trunkline.name" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Workers beyond the partitions would stand idle. */ -}}
+{{- define "trunkline.maxReplicas" -}}
+{{- min .Values.autoscaling.maxReplicas .Values.topics.partitions -}}
+{{- end -}}
+
+{{- /* PromQL selector of this release's workers, whichever monitor scrapes them. */ -}}
+{{- define "trunkline.series" -}}
+{{- printf "{namespace=\"%s\",pod=~\"%s-[0-9]+\"}" .Release.Namespace (include "trunkline.name" .) -}}
 {{- end -}}

@@ -1,0 +1,181 @@
+"""What a pod is given, taken by the real readers of settings: the worker's loader, and the clients' command lines."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer import options as produce
+from producer.flags import cluster
+from tests.certificates import Authority
+from tests.helm.chart import CHART, VALUES, Object, only, pod_specs, rendered, worker
+from tests.helm.pod import Container, place
+from trunkline import tail
+from worker.ingest import topics_cli
+from worker.settings import Settings
+from worker.sources import Loaded, load_with_sources
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+WITH_TOPICS = ["tls-everywhere", "gpu-production", "everything-on"]
+WITH_TEST = [name for name in VALUES if name != "everything-off"]
+
+
+@pytest.fixture
+def no_settings(monkeypatch):
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("TRUNKLINE_", "KAFKA_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory):
+    """A secret of any name: real certificates, a user and passwords."""
+    folder = tmp_path_factory.mktemp("authority")
+    authority = Authority(folder)
+    certificate = authority.issue("client")
+    data = {
+        "ca.crt": authority.ca.read_text(),
+        "tls.crt": certificate.read_text(),
+        "tls.key": certificate.with_suffix(".key").read_text(),
+        "username": "somebody",
+        "password": "hidden\n",
+        "token": "hf_hidden",
+    }
+    return {"kind": "Secret", "stringData": data}
+
+
+def _placed(name: str, spec: Object, container: str, root: Path, secret: Object) -> Container:
+    def lookup(kind: str, of: str) -> Object:
+        return secret if kind == "Secret" else only(rendered(name), kind, of)
+
+    return place(spec, container, root, lookup)
+
+
+def _loaded(name: str, root: Path, secret: Object, monkeypatch: pytest.MonkeyPatch) -> tuple[Loaded, Container]:
+    container = _placed(name, worker(rendered(name)), "worker", root, secret)
+    for variable, value in container.env.items():
+        monkeypatch.setenv(variable, value)
+    command, *flags = container.args
+    assert command == "worker"
+    return load_with_sources(flags), container
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_worker_takes_its_settings(name, tmp_path, secret, monkeypatch):
+    loaded, container = _loaded(name, tmp_path, secret, monkeypatch)
+    settings = loaded.settings
+    assert settings.telemetry.host == "0.0.0.0"
+    assert settings.telemetry.port == only(rendered(name), "Service")["spec"]["ports"][0]["port"]
+    given: dict[str, Any] = VALUES[name].get("settings", {})
+    for section, content in given.items():
+        for key, value in content.items() if isinstance(content, dict) else [(None, content)]:
+            found = getattr(settings, section) if key is None else getattr(getattr(settings, section), key)
+            where = section if key is None else f"{section}.{key}"
+            if loaded.sources[where].startswith("file"):
+                assert found == value, where
+    spec = worker(rendered(name))
+    assert spec["terminationGracePeriodSeconds"] >= settings.drain_timeout_s + 10
+    gpus = spec["containers"][0].get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0)
+    assert settings.model.device == ("cuda" if gpus else "cpu")
+    for mount in container.mounts:
+        assert mount == "/tmp" or any(str(mount) in text for text in (*MOUNTED, str(VALUES[name]))), mount
+
+
+MOUNTED = ("/etc/trunkline", "/model", "/model-cache", *(
+    f"/etc/trunkline-secrets/{each}" for each in ("kafka-sasl", "kafka-tls", "redis", "redis-tls")
+))  # fmt: skip
+
+
+def test_secrets_reach_the_worker_as_files_and_variables_and_never_in_the_settings_file(tmp_path, secret, monkeypatch):
+    loaded, container = _loaded("gpu-production", tmp_path, secret, monkeypatch)
+    kafka, state = loaded.settings.kafka, loaded.settings.state
+    assert kafka.security.client()["sasl_plain_username"] == "somebody"
+    assert kafka.security.client()["sasl_plain_password"] == "hidden"
+    assert state.password == "hidden"
+    assert loaded.sources["kafka.sasl_username"] == "TRUNKLINE_KAFKA__SASL_USERNAME"
+    assert "hidden" not in container.path("/etc/trunkline/settings.yaml").read_text()
+    assert "hidden" not in str(container.env)
+
+
+def test_the_token_of_hugging_face_is_a_variable(tmp_path, secret, monkeypatch):
+    _, container = _loaded("everything-on", tmp_path, secret, monkeypatch)
+    assert container.env["HF_TOKEN"] == "hf_hidden"
+    assert container.env["HF_HOME"] == str(container.path("/model-cache"))
+
+
+def test_flags_win_over_variables_and_variables_over_settings(tmp_path, secret, monkeypatch):
+    loaded, _ = _loaded("everything-on", tmp_path, secret, monkeypatch)
+    assert loaded.settings.stream.endpoint_ms == 700
+    assert loaded.settings.stream.partials is False
+    assert loaded.settings.stream.language == "en"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("defaults", "nvidia/nemotron-speech-streaming-en-0.6b"),
+        ("minimal", "/model/demo.nemo"),
+        ("gpu-production", "/model/nemotron-speech-streaming.nemo"),
+        ("image-volume", "/model/models/model.nemo"),
+        ("init-container", "/model/model.nemo"),
+        ("everything-off", "/models/ours.nemo"),
+    ],
+)
+def test_the_model_is_where_the_pod_has_it(name, source, tmp_path, secret, monkeypatch):
+    loaded, container = _loaded(name, tmp_path, secret, monkeypatch)
+    assert loaded.settings.model.source == (str(container.path(source)) if source.startswith("/") else source)
+
+
+@pytest.mark.parametrize("name", WITH_TOPICS)
+def test_the_topics_job_is_a_right_command_line(name, tmp_path, secret, monkeypatch):
+    container = _placed(name, pod_specs(rendered(name))[_job(name)], "topics", tmp_path, secret)
+    for variable, value in container.env.items():
+        monkeypatch.setenv(variable, value)
+    command, *arguments = container.args
+    assert command == "topics"
+    options = topics_cli._parser().parse_args(arguments)
+    values = VALUES[name]
+    assert options.partitions == values["topics"].get("partitions", 12)
+    kafka = _settings(name).kafka
+    assert options.audio == kafka.audio_topic
+    assert options.streams == kafka.streams_topic
+    found = cluster(options)
+    assert found.bootstrap_servers == kafka.bootstrap_servers
+    assert found.security.security_protocol == kafka.security_protocol
+    found.client()  # certificates and passwords can be read
+    if found.security.has_sasl:
+        assert found.security.sasl_username == "somebody"
+
+
+@pytest.mark.parametrize("name", WITH_TEST)
+def test_the_test_call_is_a_right_command_line(name, tmp_path, secret, monkeypatch):
+    spec = only(rendered(name), "Pod")["spec"]
+    container = _placed(name, spec, "call", tmp_path, secret)
+    for variable, value in container.env.items():
+        monkeypatch.setenv(variable, value)
+    assert container.command is not None
+    shell, script = container.command
+    assert subprocess.run([shell, "-n", script], capture_output=True, text=True).stderr == ""
+    audio, final, partial = container.args
+    kafka = _settings(name).kafka
+    assert (audio, final, partial) == (kafka.audio_topic, kafka.final_topic, kafka.partial_topic)
+    sent = produce.parse([str(container.path("/test/call.flac")), "--call-id", "x", "--topic", audio])
+    assert sent.cluster.security.security_protocol == kafka.security_protocol
+    assert Path(sent.paths[0]).read_bytes() == (CHART / "files" / "test" / "call.flac").read_bytes()
+    followed = tail._parser().parse_args(
+        ["--call", "x", "--until-end", "--json", "--final-topic", final, "--partial-topic", partial]
+    )
+    cluster(followed).client()
+
+
+def _job(name: str) -> str:
+    return str(only(rendered(name), "Job")["metadata"]["name"])
+
+
+def _settings(name: str) -> Settings:
+    """Of the values as they are written; files are the pods' concern."""
+    kafka = VALUES[name].get("settings", {}).get("kafka", {})
+    return Settings(kafka={"bootstrap_servers": "kafka:9092", **kafka}, model={"source": "any"})

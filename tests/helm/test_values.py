@@ -1,0 +1,161 @@
+"""Values: the schema names and describes all of them, and wrong ones are refused by their key."""
+
+import json
+from typing import Any
+
+import helm_python as helm
+import pytest
+
+from deploy import chart as generated
+from tests.helm.chart import CHART, DEFAULTS, EXAMPLES, render
+from worker import sources
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+SASL = {"settings": {"kafka": {"security_protocol": "SASL_SSL", "sasl_username": "worker"}}}
+
+
+def test_schema_and_table_are_as_they_would_be_made():
+    assert generated.SCHEMA.read_text() == generated.schema_text(), "run: make chart"
+    assert generated.README.read_text() == generated.readme_text(), "run: make chart"
+
+
+def _walk(schema: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, field in schema.get("properties", {}).items():
+        found[f"{path}{name}"] = field
+        found |= _walk(field, f"{path}{name}.")
+    return found
+
+
+def test_every_value_is_described_and_no_map_takes_unknown_keys():
+    for path, field in _walk(SCHEMA).items():
+        assert len(field["description"]) >= 8, path
+        assert field["description"][0] == field["description"][0].upper(), path
+        if "properties" in field:
+            assert field["additionalProperties"] is False, path
+
+
+def test_the_schema_has_every_setting_of_the_worker_but_those_that_are_the_charts():
+    known = {path.removeprefix("settings.") for path in _walk(SCHEMA) if path.startswith("settings.")}
+    assert set(sources.names()) - known == generated.NOT_VALUES
+
+
+def test_defaults_and_schema_have_the_same_keys():
+    def same(schema: dict[str, Any], defaults: dict[str, Any], path: str) -> None:
+        assert set(schema["properties"]) - {"global"} == set(defaults), path
+        for name, field in schema["properties"].items():
+            if "properties" in field and name != "settings":
+                same(field, defaults[name], f"{path}{name}.")
+
+    same(SCHEMA, DEFAULTS, "")
+
+
+def test_one_example_uses_every_value():
+    def unused(schema: dict[str, Any], given: Any, path: str) -> list[str]:
+        found = []
+        for name, field in schema["properties"].items():
+            if name not in given:
+                found.append(f"{path}{name}")
+            elif "properties" in field and path + name != "settings":
+                found += unused(field, given[name], f"{path}{name}.")
+        return found
+
+    either = {
+        "global",
+        "replicas",
+        "schedulerName",
+        "model.image",
+        "model.persistentVolumeClaim",
+        "model.initContainer",
+    }
+    either |= {"model.path", "podSecurityContext", "containerSecurityContext", "monitoring.podMonitor"}
+    left = set(unused(SCHEMA, EXAMPLES["everything-on"], "")) - either
+    # what has a default that everybody keeps
+    assert {path for path in left if "." not in path} == set(), left
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"replica": 2}, "replica"),
+        ({"replicas": -1}, "/replicas"),
+        ({"replicas": "two"}, "/replicas"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+        ({"image": {"digest": "sha256:abc"}}, "/image/digest"),
+        ({"image": {"version": "2"}}, "version"),
+        ({"settings": {"kafka": {"bootstrap_servers": "kafka"}}}, "/settings/kafka/bootstrap_servers"),
+        ({"settings": {"kafka": {"bootstrap_server": "kafka:9092"}}}, "bootstrap_server"),
+        ({"settings": {"kafka": {"sasl_password": "secret"}}}, "sasl_password"),
+        ({"settings": {"state": {"redis_password": "secret"}}}, "redis_password"),
+        ({"settings": {"model": {"look_ahead": "six"}}}, "/settings/model/look_ahead"),
+        ({"settings": {"model": {"source": "ours.nemo"}}}, "source"),
+        ({"settings": {"telemetry": {"port": 1}}}, "port"),
+        ({"settings": {"drain_timeout_s": 0}}, "/settings/drain_timeout_s"),
+        ({"settings": {"stream": {"sample_rate": 9000}}}, "/settings/stream/sample_rate"),
+        ({"model": {"from": "ftp"}}, "/model/from"),
+        ({"model": {"image": {"path": "/absolute"}}}, "/model/image/path"),
+        ({"gpu": {"count": 2}}, "/gpu/count"),
+        ({"probes": {"startupSeconds": 1}}, "/probes/startupSeconds"),
+        ({"podDisruptionBudget": {"maxUnavailable": "half"}}, "/podDisruptionBudget/maxUnavailable"),
+        ({"networkPolicy": {"kafkaPorts": [0]}}, "/networkPolicy/kafkaPorts/0"),
+        ({"autoscaling": {"minReplicas": 0}}, "/autoscaling/minReplicas"),
+        ({"autoscaling": {"kind": "vpa"}}, "/autoscaling/kind"),
+        (
+            {"autoscaling": {"prometheus": {"serverAddress": "prometheus:9090"}}},
+            "/autoscaling/prometheus/serverAddress",
+        ),
+        ({"monitoring": {"serviceMonitor": {"interval": "often"}}}, "/monitoring/serviceMonitor/interval"),
+        ({"secrets": {"kafkaSasl": {"name": "Not A Name"}}}, "/secrets/kafkaSasl/name"),
+        ({"extraEnv": [{"value": "1"}]}, "/extraEnv/0"),
+        ({"tolerations": {"key": "gpu"}}, "/tolerations"),
+    ],
+)
+def test_the_schema_refuses_wrong_values_by_their_key(values, key):
+    with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmValuesError) as refused:
+        chart.validate_schema(values)
+    assert key in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"secrets": {"kafkaSasl": {"name": "a"}}}, "secrets.kafkaSasl.name"),
+        ({"secrets": {"kafkaTls": {"name": "a"}}}, "secrets.kafkaTls.name"),
+        ({"secrets": {"redis": {"name": "a"}}}, "secrets.redis.name"),
+        ({"secrets": {"kafkaTls": {"certKey": "tls.crt"}}}, "secrets.kafkaTls.certKey"),
+        (
+            {"settings": {"kafka": {"security_protocol": "SASL_SSL"}}, "secrets": {"kafkaSasl": {"name": "a"}}},
+            "secrets.kafkaSasl.usernameKey",
+        ),
+        (SASL | {"secrets": {"kafkaSasl": {"name": "a", "usernameKey": "b"}}}, "secrets.kafkaSasl.usernameKey"),
+        (
+            {
+                "settings": {"state": {"store": "redis", "redis_url": "redis://r:1/0"}},
+                "secrets": {"redisTls": {"name": "a"}},
+            },
+            "secrets.redisTls.name",
+        ),
+        ({"model": {"from": "image"}}, "model.image.reference"),
+        ({"model": {"from": "persistentVolumeClaim"}}, "model.persistentVolumeClaim.name"),
+        ({"model": {"from": "initContainer"}}, "model.initContainer.image"),
+        ({"model": {"from": "path"}}, "model.path"),
+        ({"replicas": 13}, "replicas"),
+        ({"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}}, "autoscaling.minReplicas"),
+        ({"topics": {"partitions": 2}, "autoscaling": {"enabled": True, "minReplicas": 3}}, "autoscaling.minReplicas"),
+        (
+            {"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
+            "monitoring.podMonitor.enabled",
+        ),
+        ({"replicas": 2, "settings": {"kafka": {"instance_id": "one"}}}, "settings.kafka.instance_id"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused_by_their_key(values, key):
+    with pytest.raises(helm.HelmError, match="these values cannot work") as refused:
+        render(values)
+    assert f"- {key}" in str(refused.value)
+
+
+def test_all_contradictions_are_named_at_once():
+    with pytest.raises(helm.HelmError) as refused:
+        render({"replicas": 13, "model": {"from": "path"}, "secrets": {"kafkaTls": {"name": "a"}}})
+    assert all(f"- {key}" in str(refused.value) for key in ("replicas", "model.path", "secrets.kafkaTls.name"))
