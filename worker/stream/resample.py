@@ -129,16 +129,16 @@ class Resampler:
         inputs[begin + len(self._tail) : begin + have] = samples
 
         outputs = np.empty((blocks, design.rows, design.period), np.float32)
-        for block in range(blocks):
-            for part in design.parts:
-                windows = np.ndarray(
-                    (design.rows, len(part.taps)),
-                    np.float32,
-                    inputs,
-                    (block * design.rows * design.step + part.start) * inputs.itemsize,
-                    (design.step * inputs.itemsize, inputs.itemsize),
-                )
-                outputs[block, :, part.outputs] = np.ascontiguousarray(windows) @ part.taps
+        size = inputs.itemsize
+        for part in design.parts:
+            windows = np.ndarray(
+                (blocks, design.rows, len(part.taps)),
+                np.float32,
+                inputs,
+                part.start * size,
+                (design.rows * design.step * size, design.step * size, size),
+            )
+            outputs[:, :, part.outputs] = np.ascontiguousarray(windows) @ part.taps
 
         origin = (first - row) * design.period
         done = outputs.reshape(-1)[self._produced - origin : end - origin]
