@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.kafka import KafkaUnavailable, LocalKafka
 from tests.batching.fake import GEOMETRY
@@ -17,6 +17,7 @@ from worker import admission
 from worker.batching.scheduler import Scheduler
 from worker.delivery.ledger import Aborted, Batch, Letter, Lost, TransactionalLedger
 from worker.delivery.table import PARTITION_KEY, encode_partition, read_table
+from worker.leaving import stop_consumer
 from worker.settings import KafkaSettings
 
 pytestmark = pytest.mark.kafka
@@ -102,3 +103,26 @@ def test_calls_come_back_though_the_reader_before_cannot_be_stopped(
         await made._read(home, returning, {})  # type: ignore[arg-type]
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_a_consumer_whose_fetch_has_just_failed_is_stopped_all_the_same(broker: LocalKafka, topics: Topics) -> None:
+    """While it waits to fetch again, the client's own `stop` ends with a cancellation that nobody asked for."""
+
+    async def run() -> None:
+        before = asyncio.all_tasks()
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest", retry_backoff_ms=3000
+        )
+        await consumer.start()
+        consumer.assign([TopicPartition(topics.audio, PARTITION)])
+        await consumer.position(TopicPartition(topics.audio, PARTITION))
+        await asyncio.sleep(0.5)  # a fetch is under way
+        await asyncio.to_thread(broker.kill)
+        await asyncio.sleep(0.5)
+        assert await asyncio.wait_for(stop_consumer(consumer, 10), 5)
+        assert asyncio.all_tasks() == before
+
+    try:
+        asyncio.run(run())
+    finally:
+        broker.start()
