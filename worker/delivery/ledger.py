@@ -108,6 +108,7 @@ class Ledger(ABC):
                 sent = await self._producer.send(
                     letter.topic, letter.value, key=letter.key, partition=self._partition, headers=letter.headers
                 )
+                sent.add_done_callback(_heard)
                 waiting.append(sent)
             if waiting:
                 await asyncio.wait(waiting)
@@ -160,6 +161,12 @@ class TransactionalLedger(Ledger):
             raise _lost(cause, error)(
                 f"partition {self._partition}: a transaction failed ({cause!r}) and cannot be aborted: {error!r}"
             ) from cause
+
+
+def _heard(sent: "asyncio.Future[Any]") -> None:
+    """Of the errors of a batch one is raised; asyncio would log each of the others as never retrieved."""
+    if not sent.cancelled():
+        sent.exception()
 
 
 def _lost(*errors: Exception) -> type[Lost]:
