@@ -4,6 +4,8 @@ So `trunkline produce` and `trunkline tail` run where torch and NeMo are not ins
 """
 
 import importlib
+import os
+import signal
 import sys
 from importlib.metadata import version
 
@@ -42,7 +44,12 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    code: int = run(rest)
+    try:
+        code: int = run(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has gone, as `| head` does; nor is the rest to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return code
 
 
