@@ -70,8 +70,8 @@ typecheck: $(READY) ## mypy
 	$(BIN)/mypy
 
 KUBERNETES ?= $(HOME)/.cache/trunkline/kubernetes
-test-kubernetes: $(READY) ## the chart on a real control plane; builds it with Go first, some 20 minutes once, into KUBERNETES=
-	tests/kubernetes/build.sh $(KUBERNETES)
+test-kubernetes: $(READY) ## the chart on a real control plane, built with Go into KUBERNETES= first (ten minutes, once); KEDA=1
+	KEDA=$(KEDA) tests/kubernetes/build.sh $(KUBERNETES)
 	TRUNKLINE_TESTS_KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest tests/kubernetes --timeout=600
 
 test-images: $(READY) ## the images' build steps in clean folders, without Docker (7 GB of packages)

@@ -30,7 +30,7 @@ class Release:
         self._file.write_text(yaml.safe_dump(values))
 
     def helm(self, command: str, *arguments: str) -> str:
-        return self.cluster.helm(command, NAME, *arguments, f"--namespace={self.namespace}")
+        return self.cluster.helm(*command.split(), NAME, *arguments, f"--namespace={self.namespace}")
 
     def install(self) -> str:
         return self.helm("install", str(CHART), f"--values={self._file}", "--wait", "--timeout=60s")
@@ -70,7 +70,7 @@ class Release:
 
     def hooks(self) -> list[Object]:
         """As the release keeps them; those of a test are not in the API before it runs."""
-        return [each for each in yaml.safe_load_all(self.helm("get", "hooks")) if each]  # type: ignore[arg-type]
+        return [each for each in yaml.safe_load_all(self.helm("get hooks")) if each]  # type: ignore[arg-type]
 
 
 def eventually(holds: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import require
 from tests.helm.load import Load, Prometheus
 from tests.kubernetes import keda
 from tests.kubernetes.cluster import Cluster
@@ -15,6 +16,7 @@ PARTITIONS = 6
 
 @pytest.fixture(scope="module")
 def autoscaler(cluster: Cluster) -> Cluster:
+    require((cluster.binaries / "keda-operator").exists(), "KEDA was not built: make test-kubernetes KEDA=1")
     keda.start(cluster)
     return cluster
 

@@ -58,7 +58,8 @@ class Pod:
         with self.log.open("wb") as output:
             self._process = guard.run(
                 [*self._read_only(), "trunkline", *self._placed.args],
-                env={"PATH": self._path, **self._placed.env, **address},
+                # where Python looks for /tmp
+                env={"PATH": self._path, "TMPDIR": str(self._placed.path("/tmp")), **self._placed.env, **address},
                 cwd="/",
                 stdout=output,
                 stderr=output,
