@@ -78,6 +78,8 @@ class Cluster:
             f"--secure-port={manager}",
             "--service-account-private-key-file=sa.key",
             "--horizontal-pod-autoscaler-sync-period=1s",
+            # kwok's first heartbeat may be a minute away, and pods of a node that is given up are not ready
+            "--node-monitor-grace-period=1h",
         )
         self.run("kube-scheduler", *common, f"--secure-port={scheduler}")
         self.apply(*(_node(name, zone) for zone, name in enumerate(NODES)))
