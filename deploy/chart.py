@@ -27,6 +27,9 @@ NOT_VALUES = frozenset(
     }
 )
 
+# The worker also takes `user:password@`, but this file becomes a config map.
+REDIS_URL = r"^(rediss?://([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[0-9]*)?|unix:///[^\s?#@]+)$"
+
 Tree = dict[str, Any]
 
 
@@ -50,6 +53,9 @@ def settings_schema() -> Tree:
         }
     described["kafka"]["required"] = ["bootstrap_servers"]
     described["kafka"]["properties"]["bootstrap_servers"]["pattern"] = r"^[^,:\s]+:[0-9]+(,[^,:\s]+:[0-9]+)*$"
+    url = described["state"]["properties"]["redis_url"]
+    url["description"] += " Without user and password, which come from `secrets.redis`."
+    url["pattern"] = REDIS_URL
     return {
         "description": "The workers' settings file: docs/settings.md has them all. The chart sets the address of "
         "metrics and the model's source; passwords come from `secrets`.",

@@ -87,6 +87,8 @@ def test_one_example_uses_every_value():
         ({"settings": {"kafka": {"bootstrap_server": "kafka:9092"}}}, "bootstrap_server"),
         ({"settings": {"kafka": {"sasl_password": "secret"}}}, "sasl_password"),
         ({"settings": {"state": {"redis_password": "secret"}}}, "redis_password"),
+        ({"settings": {"state": {"redis_url": "redis://u:hunter2@redis:6379/0"}}}, "/settings/state/redis_url"),
+        ({"settings": {"state": {"redis_url": "redis://:hunter2@[fd00::1]"}}}, "/settings/state/redis_url"),
         ({"settings": {"model": {"look_ahead": "six"}}}, "/settings/model/look_ahead"),
         ({"settings": {"model": {"source": "ours.nemo"}}}, "source"),
         ({"settings": {"telemetry": {"port": 1}}}, "port"),
