@@ -39,6 +39,17 @@ VARIANTS: dict[str, Object] = {
 VALUES = EXAMPLES | VARIANTS
 
 
+class Loader(yaml.CSafeLoader):
+    """Refuses a key that stands twice in a map, of which an API server would take either."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"twice in a map: {twice}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def render(values: Mapping[str, Any], name: str = "calls", namespace: str = "speech") -> dict[str, str]:
     """Template files with their text."""
     with helm.Chart.load(str(CHART)) as chart:
@@ -51,7 +62,7 @@ def objects(values: Mapping[str, Any], **release: str) -> list[Object]:
         document
         for name, text in render(values, **release).items()
         if name.endswith(".yaml")
-        for document in yaml.safe_load_all(text)
+        for document in yaml.load_all(text, Loader)
         if document
     ]
 

@@ -122,6 +122,36 @@ def test_everything_that_selects_workers_selects_workers_only(name):
         assert not any(selector.items() <= client.items() for client in clients)
 
 
+def test_labels_of_the_user_stand_beside_the_charts_and_the_more_special_one_counts():
+    values = {
+        "commonLabels": {"team": "voice", "app.kubernetes.io/version": "ours", "app.kubernetes.io/part-of": "calls"},
+        "podLabels": {"team": "speech", "helm.sh/chart": "none"},
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "labels": {"app.kubernetes.io/instance": "prom", "team": "watch"}},
+            "prometheusRule": {"enabled": True, "labels": {"team": "watch"}},
+            "dashboards": {"enabled": True, "labels": {"team": "watch"}},
+        },
+        "topics": {"create": True},
+    }
+    found = objects(values)  # by a reader that refuses a label given twice
+    for each in found:
+        labels = each["metadata"]["labels"]
+        watched = each["kind"] in ("ServiceMonitor", "PrometheusRule") or "-dashboard-" in each["metadata"]["name"]
+        assert labels["team"] == ("watch" if watched else "voice")
+        assert labels["app.kubernetes.io/version"] == "ours"
+        assert labels["app.kubernetes.io/part-of"] == "calls"
+    assert only(found, "ServiceMonitor")["metadata"]["labels"]["app.kubernetes.io/instance"] == "prom"
+    pod = only(found, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    assert (pod["team"], pod["helm.sh/chart"], pod["app.kubernetes.io/component"]) == ("speech", "none", "worker")
+
+
+def test_a_release_whose_name_looks_like_a_number_has_texts_as_labels():
+    for each in objects({"topics": {"create": True}, "networkPolicy": {"enabled": True}}, name="123"):
+        assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "123"
+        if each["kind"] == "StatefulSet":
+            assert each["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "123"
+
+
 def test_two_releases_in_a_namespace_share_nothing():
     one, two = (
         objects(VALUES[ON] | {"fullnameOverride": ""}),

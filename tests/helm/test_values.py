@@ -110,6 +110,9 @@ def test_one_example_uses_every_value():
         ({"secrets": {"kafkaSasl": {"name": "Not A Name"}}}, "/secrets/kafkaSasl/name"),
         ({"extraEnv": [{"value": "1"}]}, "/extraEnv/0"),
         ({"tolerations": {"key": "gpu"}}, "/tolerations"),
+        ({"commonLabels": {"app.kubernetes.io/instance": "other"}}, "app.kubernetes.io/instance"),
+        ({"podLabels": {"app.kubernetes.io/component": "other"}}, "app.kubernetes.io/component"),
+        ({"podAnnotations": {"checksum/settings": "x"}}, "checksum/settings"),
     ],
 )
 def test_the_schema_refuses_wrong_values_by_their_key(values, key):
