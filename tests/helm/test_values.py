@@ -12,6 +12,7 @@ from worker import sources
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 SASL = {"settings": {"kafka": {"security_protocol": "SASL_SSL", "sasl_username": "worker"}}}
+REDIS = {"settings": {"state": {"store": "redis", "redis_url": "redis://redis:6379/0", "redis_username": "worker"}}}
 
 
 def test_schema_and_table_are_as_they_would_be_made():
@@ -113,6 +114,10 @@ def test_one_example_uses_every_value():
         ({"commonLabels": {"app.kubernetes.io/instance": "other"}}, "app.kubernetes.io/instance"),
         ({"podLabels": {"app.kubernetes.io/component": "other"}}, "app.kubernetes.io/component"),
         ({"podAnnotations": {"checksum/settings": "x"}}, "checksum/settings"),
+        ({"extraEnv": [{"name": "TRUNKLINE_KAFKA__GRUOP", "value": "x"}]}, "/extraEnv/0/name"),
+        ({"extraEnv": [{"name": "TRUNKLINE_TELEMETRY", "value": '{"port": 1}'}]}, "/extraEnv/0/name"),
+        ({"extraArgs": ["--kafka.gruop=x"]}, "/extraArgs/0"),
+        ({"extraArgs": ["--telemetry={}"]}, "/extraArgs/0"),
     ],
 )
 def test_the_schema_refuses_wrong_values_by_their_key(values, key):
@@ -152,12 +157,58 @@ def test_the_schema_refuses_wrong_values_by_their_key(values, key):
             "monitoring.podMonitor.enabled",
         ),
         ({"replicas": 2, "settings": {"kafka": {"instance_id": "one"}}}, "settings.kafka.instance_id"),
+        (SASL, "secrets.kafkaSasl.name"),
+        ({"secrets": {"clientSasl": {"name": "a", "usernameKey": "b"}}}, "secrets.clientSasl.name"),
+        (
+            SASL | {"secrets": {"kafkaSasl": {"name": "a"}, "clientSasl": {"name": "b"}}},
+            "secrets.clientSasl.usernameKey",
+        ),
+        ({"secrets": {"clientTls": {"name": "a"}}}, "secrets.clientTls.name"),
+        ({"settings": {"kafka": {"audio_topic": "calls", "final_topic": "calls"}}}, "settings.kafka.final_topic"),
+        ({"settings": {"kafka": {"rejected_topic": "audio.chunks"}}}, "settings.kafka.rejected_topic"),
+        ({"settings": {"state": {"store": "redis"}}}, "settings.state.redis_url"),
+        (REDIS, "secrets.redis.name"),
+        (REDIS | {"secrets": {"redis": {"name": "a", "usernameKey": "b"}}}, "secrets.redis.usernameKey"),
+        ({"gpu": {"count": 0}, "settings": {"model": {"device": "cuda:0"}}}, "gpu.count"),
+        ({"podDisruptionBudget": {"maxUnavailable": 0}}, "podDisruptionBudget.maxUnavailable"),
+        ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "podDisruptionBudget.maxUnavailable"),
+        ({"extraEnv": [{"name": "TRUNKLINE_DRAIN_TIMEOUT_S", "value": "600"}]}, "extraEnv: TRUNKLINE_DRAIN_TIMEOUT_S"),
+        ({"extraEnv": [{"name": "TRUNKLINE_TELEMETRY__PORT", "value": "8080"}]}, "extraEnv: TRUNKLINE_TELEMETRY__PORT"),
+        ({"extraEnv": [{"name": "trunkline_telemetry__host", "value": "::"}]}, "extraEnv: trunkline_telemetry__host"),
+        ({"extraEnv": [{"name": "TRUNKLINE_MODEL__SOURCE", "value": "m"}]}, "extraEnv: TRUNKLINE_MODEL__SOURCE"),
+        ({"extraEnv": [{"name": "TRUNKLINE_CONFIG", "value": "/f"}]}, "extraEnv: TRUNKLINE_CONFIG"),
+        ({"extraEnv": [{"name": "HOME", "value": "/"}]}, "extraEnv: HOME"),
+        (
+            {"extraEnv": [{"name": "TRUNKLINE_STATE__REDIS_PASSWORD", "value": "hunter2"}]},
+            "extraEnv: TRUNKLINE_STATE__REDIS_PASSWORD",
+        ),
+        ({"extraArgs": ["--drain_timeout_s=600"]}, "extraArgs: --drain_timeout_s"),
+        ({"extraArgs": ["--stream.partials=false", "--telemetry.port", "8080"]}, "extraArgs: --telemetry.port"),
+        ({"extraArgs": ["--model.source=m"]}, "extraArgs: --model.source"),
+        ({"extraArgs": ["--config=/f"]}, "extraArgs: --config"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_by_their_key(values, key):
     with pytest.raises(helm.HelmError, match="these values cannot work") as refused:
         render(values)
     assert f"- {key}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        SASL | {"extraEnv": [{"name": "TRUNKLINE_KAFKA__SASL_PASSWORD_FILE", "value": "/vault/kafka"}]},
+        SASL | {"extraEnvFrom": [{"secretRef": {"name": "kafka"}}]},
+        {"settings": {"kafka": {**SASL["settings"]["kafka"], "sasl_password_file": "/vault/kafka"}}},
+        {"settings": {"state": {**REDIS["settings"]["state"], "redis_password_file": "/vault/redis"}}},
+        {"settings": {"state": {"store": "redis"}}, "extraEnv": [{"name": "TRUNKLINE_STATE__REDIS_URL", "value": "x"}]},
+        {"extraEnv": [{"name": "OTEL_SERVICE_NAME", "value": "asr"}], "extraArgs": ["--kafka.group", "asr"]},
+    ],
+)
+def test_what_comes_from_elsewhere_is_not_missed(values):
+    with helm.Chart.load(str(CHART)) as chart:
+        chart.validate_schema(values)
+    assert render(values)
 
 
 def test_all_contradictions_are_named_at_once():
