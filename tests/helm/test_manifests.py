@@ -20,12 +20,13 @@ KINDS = {
     "init-container": [*ALWAYS, *WITH],
     "hpa": [*ALWAYS, *WITH, "HorizontalPodAutoscaler"],
     "pod-monitor": [*ALWAYS, *WITH, "PodMonitor"],
-    "tls-everywhere": [*ALWAYS, *WITH, "Job", "NetworkPolicy", "NetworkPolicy"],
+    "tls-everywhere": [*ALWAYS, *WITH, "Job", *["NetworkPolicy"] * 3],
     "gpu-production": [
         *ALWAYS,
         *WITH,
         *["ConfigMap"] * 3,
-        *("Job", "NetworkPolicy", "NetworkPolicy", "PrometheusRule", "ScaledObject", "ServiceMonitor"),
+        *["NetworkPolicy"] * 3,
+        *("Job", "PrometheusRule", "ScaledObject", "ServiceMonitor"),
     ],
 }
 KINDS["everything-on"] = [*KINDS["gpu-production"], "ConfigMap", "ConfigMap"]

@@ -109,7 +109,7 @@ def test_everything_that_selects_workers_selects_workers_only(name):
     for each in found:
         if each["kind"] in ("PodDisruptionBudget", "PodMonitor"):
             selectors.append(each["spec"]["selector"]["matchLabels"])
-        if each["kind"] == "NetworkPolicy" and not each["metadata"]["name"].endswith("-client"):
+        if each["kind"] == "NetworkPolicy" and not each["metadata"]["name"].endswith(("-client", "-topics")):
             selectors.append(each["spec"]["podSelector"]["matchLabels"])
         if each["kind"] == "ServiceMonitor":
             assert (
@@ -176,9 +176,36 @@ def test_network_policies_deny_all_but_what_is_named():
     metrics, debug = policy["spec"]["ingress"]
     assert metrics["ports"] == [{"port": 9090}]
     assert debug["from"]
-    client = only(rendered(ON), "NetworkPolicy", "-client")
-    assert client["spec"]["ingress"] == []
-    assert _ports(client) == [[53, 53], [9093, 9094]]
+    assert [protocol["protocol"] for protocol in policy["spec"]["egress"][0]["ports"]] == ["UDP", "TCP"]
+    on = VALUES[ON]["networkPolicy"]
+    assert metrics["from"] == on["metricsFrom"]
+    assert [rule["to"] for rule in policy["spec"]["egress"][:4]] == [
+        on[key] for key in ("dnsTo", "kafkaTo", "redisTo", "modelTo")
+    ]
+
+
+@pytest.mark.parametrize("ending", ["-client", "-topics"])
+def test_client_pods_reach_kafka_only_and_nobody_them(ending):
+    client = only(rendered(ON), "NetworkPolicy", ending)["spec"]
+    assert client["policyTypes"] == ["Ingress", "Egress"]
+    assert client["ingress"] == []
+    assert _ports({"spec": client}) == [[53, 53], [9093, 9094]]
+    pods = [each["metadata"]["labels"] for each in rendered(ON) if each["kind"] == "Pod"]
+    pods += [each["spec"]["template"]["metadata"]["labels"] for each in rendered(ON) if each["kind"] == "Job"]
+    assert len(pods) == 2
+    assert all(client["podSelector"]["matchLabels"].items() <= labels.items() for labels in pods)
+    workers = only(rendered(ON), "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    assert not client["podSelector"]["matchLabels"].items() <= workers.items()
+
+
+def test_a_port_given_twice_is_opened_once():
+    found = objects({"networkPolicy": {"enabled": True, "kafkaPorts": [9092, 9093]}})
+    assert _ports(only(found, "NetworkPolicy", "-client")) == [[53, 53], [9092, 9093]]
+
+
+def test_a_container_that_fetches_the_model_may():
+    found = objects(VALUES["init-container"] | {"networkPolicy": {"enabled": True}})
+    assert [443] in _ports(only(found, "NetworkPolicy", "trunkline"))
 
 
 def test_without_redis_and_downloads_their_ports_stay_shut():
@@ -191,7 +218,14 @@ def test_without_redis_and_downloads_their_ports_stay_shut():
 
 
 @pytest.mark.parametrize(
-    ("url", "port"), [("redis://redis", 6379), ("redis://r:7000/1", 7000), ("rediss://r:6380", 6380)]
+    ("url", "port"),
+    [
+        ("redis://redis", 6379),
+        ("redis://r:7000/1", 7000),
+        ("rediss://r:6380", 6380),
+        ("redis://[fd00::1]:6390/0", 6390),
+        ("redis://[fd00::1]", 6379),
+    ],
 )
 def test_the_port_of_redis_is_that_of_its_url(url, port):
     found = objects({"networkPolicy": {"enabled": True}, "settings": {"state": {"store": "redis", "redis_url": url}}})
@@ -254,9 +288,13 @@ def test_hooks_come_before_the_workers_and_with_the_test():
     }
     assert hooks == {
         ("Job", "speech-asr-topics"): "pre-install,pre-upgrade",
+        # the first install's job runs before the release's own policies are there
+        ("NetworkPolicy", "speech-asr-topics"): "pre-install,pre-upgrade",
         ("ConfigMap", "speech-asr-test-call"): "test",
         ("Pod", "speech-asr-test-call"): "test",
     }
+    before = only(rendered(ON), "NetworkPolicy", "-topics")["metadata"]["annotations"]["helm.sh/hook-weight"]
+    assert int(before) < 0, "a hook's weight is 0"
     # a hook that comes before the install cannot use what the install makes
     job = pod_specs(rendered(ON))["speech-asr-topics"]
     assert "serviceAccountName" not in job

@@ -186,6 +186,10 @@ def test_the_schema_refuses_wrong_values_by_their_key(values, key):
         ({"extraArgs": ["--stream.partials=false", "--telemetry.port", "8080"]}, "extraArgs: --telemetry.port"),
         ({"extraArgs": ["--model.source=m"]}, "extraArgs: --model.source"),
         ({"extraArgs": ["--config=/f"]}, "extraArgs: --config"),
+        (
+            {"networkPolicy": {"enabled": True}, "settings": {"telemetry": {"traces": "otlp"}}},
+            "networkPolicy.extraEgress",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_by_their_key(values, key):

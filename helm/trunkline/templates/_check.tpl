@@ -107,6 +107,9 @@
 {{- if and $kafka.instance_id (or $scaling.enabled (gt (int .Values.replicas) 1)) }}
 {{- $found = append $found "settings.kafka.instance_id: one name for several workers; they would throw each other out of the group" }}
 {{- end }}
+{{- if and .Values.networkPolicy.enabled (eq ((.Values.settings.telemetry | default dict).traces | default "off") "otlp") (not .Values.networkPolicy.extraEgress) }}
+{{- $found = append $found "networkPolicy.extraEgress: must open the collector's port, since settings.telemetry.traces is otlp" }}
+{{- end }}
 {{- $found = concat $found (include "trunkline.checkExtra" . | fromJsonArray) }}
 {{- if $found }}
 {{- fail (printf "\n\nthese values cannot work:\n  - %s\n" (join "\n  - " $found)) }}
