@@ -33,8 +33,21 @@ VARIANTS: dict[str, Object] = {
             },
         },
     },
-    "hpa": {"autoscaling": {"enabled": True, "kind": "hpa", "maxReplicas": 40}},
-    "pod-monitor": {"monitoring": {"podMonitor": {"enabled": True, "labels": {"release": "monitoring"}}}},
+    "hpa": {
+        "autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 2, "maxReplicas": 40, "streamsPerWorker": 70}
+    },
+    "pod-monitor": {
+        "monitoring": {
+            "podMonitor": {
+                "enabled": True,
+                "labels": {"release": "monitoring"},
+                "interval": "20s",
+                "scrapeTimeout": "8s",
+                "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}],
+                "metricRelabelings": [{"sourceLabels": ["__name__"], "regex": "python_.*", "action": "drop"}],
+            },
+        },
+    },
 }
 VALUES = EXAMPLES | VARIANTS
 
