@@ -34,6 +34,7 @@ ARRIVES = [
     ("minimal", "model/persistentVolumeClaim/name", "StatefulSet", "", f"{VOLUME}/persistentVolumeClaim/claimName"),
     ("gpu-production", "model/image/reference", "StatefulSet", "", f"{INIT}/image"),
     ("gpu-production", "model/image/pullPolicy", "StatefulSet", "", f"{INIT}/imagePullPolicy"),
+    ("gpu-production", "model/image/resources", "StatefulSet", "", f"{INIT}/resources"),
     ("image-volume", "model/image/reference", "StatefulSet", "", f"{VOLUME}/image/reference"),
     ("image-volume", "model/image/pullPolicy", "StatefulSet", "", f"{VOLUME}/image/pullPolicy"),
     *(

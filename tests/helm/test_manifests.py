@@ -14,7 +14,7 @@ ALWAYS = ["ConfigMap", "Service", "StatefulSet"]
 WITH = ["ConfigMap", "Pod", "PodDisruptionBudget", "ServiceAccount"]  # the test call's and what is on by default
 KINDS = {
     "everything-off": ALWAYS,
-    "minimal": [*ALWAYS, *WITH],
+    "minimal": [*ALWAYS, *WITH, "Job"],
     "defaults": [*ALWAYS, *WITH],
     "image-volume": [*ALWAYS, *WITH],
     "init-container": [*ALWAYS, *WITH],

@@ -18,7 +18,7 @@ from worker.settings import Settings
 from worker.sources import Loaded, load_with_sources
 
 pytestmark = pytest.mark.usefixtures("no_settings")
-WITH_TOPICS = ["tls-everywhere", "gpu-production", "everything-on"]
+WITH_TOPICS = ["minimal", "tls-everywhere", "gpu-production", "everything-on"]
 WITH_TEST = [name for name in VALUES if name != "everything-off"]
 
 
