@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import helm_python as helm
+import kubernetes_validate
 import pytest
 
 from deploy import chart as generated
@@ -114,6 +115,25 @@ def test_one_example_uses_every_value():
         ({"commonLabels": {"app.kubernetes.io/instance": "other"}}, "app.kubernetes.io/instance"),
         ({"podLabels": {"app.kubernetes.io/component": "other"}}, "app.kubernetes.io/component"),
         ({"podAnnotations": {"checksum/settings": "x"}}, "checksum/settings"),
+        ({"resources": {"limit": {"memory": "1Gi"}}}, "limit"),
+        ({"client": {"resources": {"limits": {"memory": True}}}}, "/client/resources/limits/memory"),
+        ({"model": {"image": {"resources": {"limit": {}}}}}, "limit"),
+        ({"tolerations": [{"kee": "gpu"}]}, "kee"),
+        ({"client": {"tolerations": [{"effect": "NoShedule"}]}}, "/client/tolerations/0/effect"),
+        ({"updateStrategy": {"type": "Rolling"}}, "/updateStrategy/type"),
+        ({"updateStrategy": {"rollingUpdate": {"partitions": 1}}}, "partitions"),
+        ({"podSecurityContext": {"runAsUsr": 1}}, "runAsUsr"),
+        ({"containerSecurityContext": {"readOnlyRootFileSystem": True}}, "readOnlyRootFileSystem"),
+        ({"autoscaling": {"behavior": {"scaleup": {}}}}, "scaleup"),
+        ({"autoscaling": {"behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1}]}}}}, "periodSeconds"),
+        (
+            {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "Wait"}]},
+            "/topologySpreadConstraints/0/whenUnsatisfiable",
+        ),
+        ({"imagePullSecrets": [{"nam": "registry"}]}, "nam"),
+        ({"extraEnv": [{"name": "A", "vlaue": "1"}]}, "vlaue"),
+        ({"model": {"initContainer": {"env": [{"name": "A", "value": 1}]}}}, "/model/initContainer/env/0/value"),
+        ({"extraEnv": [{"name": "A", "valueFrom": {"secretRef": {}}}]}, "secretRef"),
         ({"extraEnv": [{"name": "TRUNKLINE_KAFKA__GRUOP", "value": "x"}]}, "/extraEnv/0/name"),
         ({"extraEnv": [{"name": "TRUNKLINE_TELEMETRY", "value": '{"port": 1}'}]}, "/extraEnv/0/name"),
         ({"extraArgs": ["--kafka.gruop=x"]}, "/extraArgs/0"),
@@ -124,6 +144,34 @@ def test_the_schema_refuses_wrong_values_by_their_key(values, key):
     with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmValuesError) as refused:
         chart.validate_schema(values)
     assert key in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kubernetes"),
+    {
+        "resources": "resourcerequirements-v1",
+        "toleration": "toleration-v1",
+        "variable": "envvar-v1",
+        "variableSource": "envvarsource-v1",
+        "updateStrategy": "statefulsetupdatestrategy-apps-v1",
+        "rollingUpdate": "rollingupdatestatefulsetstrategy-apps-v1",
+        "podSecurityContext": "podsecuritycontext-v1",
+        "containerSecurityContext": "securitycontext-v1",
+        "behavior": "horizontalpodautoscalerbehavior-autoscaling-v2",
+        "scaling": "hpascalingrules-autoscaling-v2",
+        "scalingPolicy": "hpascalingpolicy-autoscaling-v2",
+        "topologySpreadConstraint": "topologyspreadconstraint-v1",
+        "pullSecret": "localobjectreference-v1",
+    }.items(),
+)
+def test_shapes_of_kubernetes_have_the_keys_of_the_newest_and_no_others(shape, kubernetes):
+    newest = kubernetes_validate.latest_version()
+    file = f"kubernetes-json-schema/v{newest}-local/{kubernetes}.json"
+    theirs = kubernetes_validate.utils.schema_contents(file, newest)
+    ours = SCHEMA["$defs"][shape]
+    assert ours["properties"].keys() == theirs["properties"].keys()
+    assert ours["additionalProperties"] is False
+    assert set(theirs.get("required", ())) <= set(ours.get("required", ()))
 
 
 @pytest.mark.parametrize(
