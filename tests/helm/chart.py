@@ -33,9 +33,7 @@ VARIANTS: dict[str, Object] = {
             },
         },
     },
-    "hpa": {
-        "autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 2, "maxReplicas": 40, "streamsPerWorker": 70}
-    },
+    "hpa": {"autoscaling": {"enabled": True, "kind": "hpa", "maxReplicas": 40, "streamsPerWorker": 70}},
     "pod-monitor": {
         "monitoring": {
             "podMonitor": {

@@ -87,7 +87,6 @@ ARRIVES = [
             "metadata": "metadata",
         }.items()
     ),
-    ("hpa", "autoscaling/minReplicas", "HorizontalPodAutoscaler", "", "spec/minReplicas"),
     ("hpa", "autoscaling/behavior", "HorizontalPodAutoscaler", "", "spec/behavior"),
     ("hpa", "autoscaling/lagSeconds", "HorizontalPodAutoscaler", "", "spec/metrics/0/pods/target/averageValue"),
     ("hpa", "autoscaling/streamsPerWorker", "HorizontalPodAutoscaler", "", "spec/metrics/1/pods/target/averageValue"),

@@ -234,6 +234,7 @@ def test_shapes_of_kubernetes_have_the_keys_of_the_newest_and_no_others(shape, k
         ({"extraArgs": ["--stream.partials=false", "--telemetry.port", "8080"]}, "extraArgs: --telemetry.port"),
         ({"extraArgs": ["--model.source=m"]}, "extraArgs: --model.source"),
         ({"extraArgs": ["--config=/f"]}, "extraArgs: --config"),
+        ({"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}, "extraVolumes: tmp"),
         (
             {"networkPolicy": {"enabled": True}, "settings": {"telemetry": {"traces": "otlp"}}},
             "networkPolicy.extraEgress",

@@ -116,7 +116,7 @@
 {{- end }}
 {{- end -}}
 
-{{- /* What extraEnv and extraArgs would take out of the chart's hands: a list in JSON. */ -}}
+{{- /* What extraEnv, extraArgs and extraVolumes would take out of the chart's hands: a list in JSON. */ -}}
 {{- define "trunkline.checkExtra" -}}
 {{- $found := list -}}
 {{- $variables := list "TRUNKLINE_CONFIG" "HOME" -}}
@@ -143,6 +143,11 @@
 {{- $flag := splitList "=" . | first }}
 {{- if has $flag $flags }}
 {{- $found = append $found (printf "extraArgs: %s is set by the chart, from model or settings" $flag) }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraVolumes }}
+{{- if has .name (list "settings" "tmp" "model" "model-cache" "kafka-sasl" "kafka-tls" "redis" "redis-tls") }}
+{{- $found = append $found (printf "extraVolumes: %s is the name of a volume of the chart" .name) }}
 {{- end }}
 {{- end }}
 {{- toJson $found -}}
