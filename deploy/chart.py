@@ -1,15 +1,17 @@
-"""What of the chart follows from other files: the schema of `settings`, and the table in its README.
+"""What of the chart follows from other files: the schema of `settings` and of their names, and the table in its README.
 
 `python -m deploy.chart` writes both again. The schema of the worker's settings comes from the settings model, so that a
 mistyped setting is refused before anything is installed; the table from values.yaml and the schema's descriptions.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from worker import sources
 from worker.settings import Settings
 
 CHART = Path(__file__).parents[1] / "helm" / "trunkline"
@@ -26,6 +28,9 @@ NOT_VALUES = frozenset(
         "telemetry.port",
     }
 )
+
+# The worker also takes `user:password@`, but this file becomes a config map.
+REDIS_URL = r"^(rediss?://([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[0-9]*)?|unix:///[^\s?#@]+)$"
 
 Tree = dict[str, Any]
 
@@ -50,6 +55,9 @@ def settings_schema() -> Tree:
         }
     described["kafka"]["required"] = ["bootstrap_servers"]
     described["kafka"]["properties"]["bootstrap_servers"]["pattern"] = r"^[^,:\s]+:[0-9]+(,[^,:\s]+:[0-9]+)*$"
+    url = described["state"]["properties"]["redis_url"]
+    url["description"] += " Without user and password, which come from `secrets.redis`."
+    url["pattern"] = REDIS_URL
     return {
         "description": "The workers' settings file: docs/settings.md has them all. The chart sets the address of "
         "metrics and the model's source; passwords come from `secrets`.",
@@ -67,10 +75,25 @@ def _field(name: str, field: Tree) -> Tree:
     return {"description": text, **field}
 
 
+def variable_schema() -> Tree:
+    """Names of extraEnv: of those that begin as the worker's do, only the worker's."""
+    known = ["TRUNKLINE_CONFIG", *map(sources.variable, sources.names())]
+    return {"type": "string", "minLength": 1, "if": {"pattern": "^TRUNKLINE_"}, "then": {"enum": known}}
+
+
+def flag_schema() -> Tree:
+    """An entry of extraArgs: a flag of the worker's but those for passwords, with or without its value; or a value."""
+    known = ["config", *(name for name in sources.names() if not name.endswith("_password"))]
+    flags = "|".join(map(re.escape, known))
+    return {"type": "string", "if": {"pattern": "^--"}, "then": {"pattern": f"^--({flags})(=|$)"}}
+
+
 def schema_text() -> str:
-    """values.schema.json as it should be; only `settings` is not written by hand."""
+    """values.schema.json as it should be: `settings` and what else names settings are not written by hand."""
     schema = json.loads(SCHEMA.read_text())
     schema["properties"]["settings"] = settings_schema()
+    schema["properties"]["extraEnv"]["items"]["properties"]["name"] = variable_schema()
+    schema["properties"]["extraArgs"]["items"] = flag_schema()
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 

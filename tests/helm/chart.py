@@ -33,10 +33,32 @@ VARIANTS: dict[str, Object] = {
             },
         },
     },
-    "hpa": {"autoscaling": {"enabled": True, "kind": "hpa", "maxReplicas": 40}},
-    "pod-monitor": {"monitoring": {"podMonitor": {"enabled": True, "labels": {"release": "monitoring"}}}},
+    "hpa": {"autoscaling": {"enabled": True, "kind": "hpa", "maxReplicas": 40, "streamsPerWorker": 70}},
+    "pod-monitor": {
+        "monitoring": {
+            "podMonitor": {
+                "enabled": True,
+                "labels": {"release": "monitoring"},
+                "interval": "20s",
+                "scrapeTimeout": "8s",
+                "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}],
+                "metricRelabelings": [{"sourceLabels": ["__name__"], "regex": "python_.*", "action": "drop"}],
+            },
+        },
+    },
 }
 VALUES = EXAMPLES | VARIANTS
+
+
+class Loader(yaml.CSafeLoader):
+    """Refuses a key that stands twice in a map, of which an API server would take either."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"twice in a map: {twice}", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def render(values: Mapping[str, Any], name: str = "calls", namespace: str = "speech") -> dict[str, str]:
@@ -51,7 +73,7 @@ def objects(values: Mapping[str, Any], **release: str) -> list[Object]:
         document
         for name, text in render(values, **release).items()
         if name.endswith(".yaml")
-        for document in yaml.safe_load_all(text)
+        for document in yaml.load_all(text, Loader)
         if document
     ]
 

@@ -14,18 +14,20 @@ ALWAYS = ["ConfigMap", "Service", "StatefulSet"]
 WITH = ["ConfigMap", "Pod", "PodDisruptionBudget", "ServiceAccount"]  # the test call's and what is on by default
 KINDS = {
     "everything-off": ALWAYS,
-    "minimal": [*ALWAYS, *WITH],
+    "minimal": [*ALWAYS, *WITH, "Job"],
     "defaults": [*ALWAYS, *WITH],
     "image-volume": [*ALWAYS, *WITH],
     "init-container": [*ALWAYS, *WITH],
+    "own-topics": [*ALWAYS, *WITH],
     "hpa": [*ALWAYS, *WITH, "HorizontalPodAutoscaler"],
     "pod-monitor": [*ALWAYS, *WITH, "PodMonitor"],
-    "tls-everywhere": [*ALWAYS, *WITH, "Job", "NetworkPolicy", "NetworkPolicy"],
+    "tls-everywhere": [*ALWAYS, *WITH, "Job", *["NetworkPolicy"] * 3],
     "gpu-production": [
         *ALWAYS,
         *WITH,
         *["ConfigMap"] * 3,
-        *("Job", "NetworkPolicy", "NetworkPolicy", "PrometheusRule", "ScaledObject", "ServiceMonitor"),
+        *["NetworkPolicy"] * 3,
+        *("Job", "PrometheusRule", "ScaledObject", "ServiceMonitor"),
     ],
 }
 KINDS["everything-on"] = [*KINDS["gpu-production"], "ConfigMap", "ConfigMap"]

@@ -109,7 +109,7 @@ def test_everything_that_selects_workers_selects_workers_only(name):
     for each in found:
         if each["kind"] in ("PodDisruptionBudget", "PodMonitor"):
             selectors.append(each["spec"]["selector"]["matchLabels"])
-        if each["kind"] == "NetworkPolicy" and not each["metadata"]["name"].endswith("-client"):
+        if each["kind"] == "NetworkPolicy" and not each["metadata"]["name"].endswith(("-client", "-topics")):
             selectors.append(each["spec"]["podSelector"]["matchLabels"])
         if each["kind"] == "ServiceMonitor":
             assert (
@@ -122,6 +122,36 @@ def test_everything_that_selects_workers_selects_workers_only(name):
         assert not any(selector.items() <= client.items() for client in clients)
 
 
+def test_labels_of_the_user_stand_beside_the_charts_and_the_more_special_one_counts():
+    values = {
+        "commonLabels": {"team": "voice", "app.kubernetes.io/version": "ours", "app.kubernetes.io/part-of": "calls"},
+        "podLabels": {"team": "speech", "helm.sh/chart": "none"},
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "labels": {"app.kubernetes.io/instance": "prom", "team": "watch"}},
+            "prometheusRule": {"enabled": True, "labels": {"team": "watch"}},
+            "dashboards": {"enabled": True, "labels": {"team": "watch"}},
+        },
+        "topics": {"create": True},
+    }
+    found = objects(values)  # by a reader that refuses a label given twice
+    for each in found:
+        labels = each["metadata"]["labels"]
+        watched = each["kind"] in ("ServiceMonitor", "PrometheusRule") or "-dashboard-" in each["metadata"]["name"]
+        assert labels["team"] == ("watch" if watched else "voice")
+        assert labels["app.kubernetes.io/version"] == "ours"
+        assert labels["app.kubernetes.io/part-of"] == "calls"
+    assert only(found, "ServiceMonitor")["metadata"]["labels"]["app.kubernetes.io/instance"] == "prom"
+    pod = only(found, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    assert (pod["team"], pod["helm.sh/chart"], pod["app.kubernetes.io/component"]) == ("speech", "none", "worker")
+
+
+def test_a_release_whose_name_looks_like_a_number_has_texts_as_labels():
+    for each in objects({"topics": {"create": True}, "networkPolicy": {"enabled": True}}, name="123"):
+        assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "123"
+        if each["kind"] == "StatefulSet":
+            assert each["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "123"
+
+
 def test_two_releases_in_a_namespace_share_nothing():
     one, two = (
         objects(VALUES[ON] | {"fullnameOverride": ""}),
@@ -131,41 +161,6 @@ def test_two_releases_in_a_namespace_share_nothing():
     assert names[0] & names[1] == {("ServiceAccount", "asr")}, "that one has a name of the user's"
     selectors = [only(found, "StatefulSet")["spec"]["selector"]["matchLabels"] for found in (one, two)]
     assert selectors[0] != selectors[1]
-
-
-def _ports(policy):
-    return [[entry["port"] for entry in rule["ports"]] for rule in policy["spec"]["egress"]]
-
-
-def test_network_policies_deny_all_but_what_is_named():
-    policy = only(rendered(ON), "NetworkPolicy", "speech-asr")
-    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    # names, Kafka, Redis, models, traces
-    assert _ports(policy) == [[53, 53], [9093, 9094], [6380], [443], [4318]]
-    assert all(rule["to"] for rule in policy["spec"]["egress"])
-    metrics, debug = policy["spec"]["ingress"]
-    assert metrics["ports"] == [{"port": 9090}]
-    assert debug["from"]
-    client = only(rendered(ON), "NetworkPolicy", "-client")
-    assert client["spec"]["ingress"] == []
-    assert _ports(client) == [[53, 53], [9093, 9094]]
-
-
-def test_without_redis_and_downloads_their_ports_stay_shut():
-    found = objects(
-        {"networkPolicy": {"enabled": True, "metricsFrom": []}, "model": {"from": "path", "path": "/m.nemo"}}
-    )
-    policy = only(found, "NetworkPolicy", "trunkline")
-    assert _ports(policy) == [[53, 53], [9092]]
-    assert policy["spec"]["ingress"] == []
-
-
-@pytest.mark.parametrize(
-    ("url", "port"), [("redis://redis", 6379), ("redis://r:7000/1", 7000), ("rediss://r:6380", 6380)]
-)
-def test_the_port_of_redis_is_that_of_its_url(url, port):
-    found = objects({"networkPolicy": {"enabled": True}, "settings": {"state": {"store": "redis", "redis_url": url}}})
-    assert [port] in _ports(only(found, "NetworkPolicy", "trunkline"))
 
 
 def test_workers_are_scaled_by_lag_and_streams_capped_by_partitions_with_a_fallback():
@@ -181,6 +176,8 @@ def test_workers_are_scaled_by_lag_and_streams_capped_by_partitions_with_a_fallb
     assert capped["maxReplicaCount"] == capped["fallback"]["replicas"] == 12
     hpa = only(rendered("hpa"), "HorizontalPodAutoscaler")["spec"]
     assert hpa["maxReplicas"] == 12
+    more = objects({"autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 3}})
+    assert only(more, "HorizontalPodAutoscaler")["spec"]["minReplicas"] == 3
 
 
 @pytest.mark.parametrize("name", ["gpu-production", ON])
@@ -224,9 +221,13 @@ def test_hooks_come_before_the_workers_and_with_the_test():
     }
     assert hooks == {
         ("Job", "speech-asr-topics"): "pre-install,pre-upgrade",
+        # the first install's job runs before the release's own policies are there
+        ("NetworkPolicy", "speech-asr-topics"): "pre-install,pre-upgrade",
         ("ConfigMap", "speech-asr-test-call"): "test",
         ("Pod", "speech-asr-test-call"): "test",
     }
+    before = only(rendered(ON), "NetworkPolicy", "-topics")["metadata"]["annotations"]["helm.sh/hook-weight"]
+    assert int(before) < 0, "a hook's weight is 0"
     # a hook that comes before the install cannot use what the install makes
     job = pod_specs(rendered(ON))["speech-asr-topics"]
     assert "serviceAccountName" not in job

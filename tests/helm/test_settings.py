@@ -1,5 +1,6 @@
 """What a pod is given, taken by the real readers of settings: the worker's loader, and the clients' command lines."""
 
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,15 @@ import pytest
 from producer import options as produce
 from producer.flags import cluster
 from tests.certificates import Authority
-from tests.helm.chart import CHART, VALUES, Object, only, pod_specs, rendered, worker
+from tests.helm.chart import CHART, VALUES, Object, only, pod_specs, render, rendered, worker
 from tests.helm.pod import Container, place
-from trunkline import tail
+from trunkline import cli, tail
 from worker.ingest import topics_cli
 from worker.settings import Settings
 from worker.sources import Loaded, load_with_sources
 
 pytestmark = pytest.mark.usefixtures("no_settings")
-WITH_TOPICS = ["tls-everywhere", "gpu-production", "everything-on"]
+WITH_TOPICS = ["minimal", "tls-everywhere", "gpu-production", "everything-on"]
 WITH_TEST = [name for name in VALUES if name != "everything-off"]
 
 
@@ -100,6 +101,25 @@ def test_secrets_reach_the_worker_as_files_and_variables_and_never_in_the_settin
     assert "hidden" not in str(container.env)
 
 
+def test_the_files_of_every_certificate_are_those_of_its_secret(tmp_path, secret, monkeypatch):
+    loaded, container = _loaded("tls-everywhere", tmp_path, secret, monkeypatch)
+    kafka, state = loaded.settings.kafka, loaded.settings.state
+    for folder, files in {
+        "kafka-tls": (kafka.ssl_ca_file, kafka.ssl_cert_file, kafka.ssl_key_file),
+        "redis-tls": (state.redis_ca_file, state.redis_cert_file, state.redis_key_file),
+    }.items():
+        mounted = container.path(f"/etc/trunkline-secrets/{folder}")
+        assert files == tuple(str(mounted / file) for file in ("ca.crt", "tls.crt", "tls.key"))
+
+
+def test_a_user_of_redis_can_come_from_its_secret(tmp_path, secret, monkeypatch):
+    state = {"store": "redis", "redis_url": "redis://redis:6379/0"}
+    values = {"settings": {"state": state}, "secrets": {"redis": {"name": "redis", "usernameKey": "username"}}}
+    monkeypatch.setitem(VALUES, "redis-user", values)
+    loaded, _ = _loaded("redis-user", tmp_path, secret, monkeypatch)
+    assert loaded.settings.state.redis_username == "somebody"
+
+
 def test_the_token_of_hugging_face_is_a_variable(tmp_path, secret, monkeypatch):
     _, container = _loaded("everything-on", tmp_path, secret, monkeypatch)
     assert container.env["HF_TOKEN"] == "hf_hidden"
@@ -129,6 +149,15 @@ def test_the_model_is_where_the_pod_has_it(name, source, tmp_path, secret, monke
     assert loaded.settings.model.source == (str(container.path(source)) if source.startswith("/") else source)
 
 
+def test_the_init_container_copies_the_model_to_where_the_worker_looks(tmp_path, secret, monkeypatch):
+    loaded, container = _loaded("gpu-production", tmp_path, secret, monkeypatch)
+    (init,) = worker(rendered("gpu-production"))["initContainers"]
+    copy, source, target = init["command"]
+    assert (copy, source) == ("cp", "/models/nemotron-speech-streaming.nemo")
+    assert str(container.path(target)) == loaded.settings.model.source
+    assert {"name": "model", "mountPath": "/model"} in init["volumeMounts"]
+
+
 @pytest.mark.parametrize("name", WITH_TOPICS)
 def test_the_topics_job_is_a_right_command_line(name, tmp_path, secret, monkeypatch):
     container = _placed(name, pod_specs(rendered(name))[_job(name)], "topics", tmp_path, secret)
@@ -139,6 +168,7 @@ def test_the_topics_job_is_a_right_command_line(name, tmp_path, secret, monkeypa
     options = topics_cli._parser().parse_args(arguments)
     values = VALUES[name]
     assert options.partitions == values["topics"].get("partitions", 12)
+    assert options.replication_factor == values["topics"].get("replicationFactor", 3)
     kafka = _settings(name).kafka
     assert options.audio == kafka.audio_topic
     assert options.streams == kafka.streams_topic
@@ -146,8 +176,13 @@ def test_the_topics_job_is_a_right_command_line(name, tmp_path, secret, monkeypa
     assert found.bootstrap_servers == kafka.bootstrap_servers
     assert found.security.security_protocol == kafka.security_protocol
     found.client()  # certificates and passwords can be read
+    assert found.security.sasl_mechanism == kafka.sasl_mechanism
     if found.security.has_sasl:
         assert found.security.sasl_username == "somebody"
+    if name == "tls-everywhere":
+        mounted = container.path("/etc/trunkline-secrets/kafka-tls")
+        assert found.security.ssl_cert_file == str(mounted / "tls.crt")
+        assert found.security.ssl_key_file == str(mounted / "tls.key")
 
 
 @pytest.mark.parametrize("name", WITH_TEST)
@@ -169,6 +204,27 @@ def test_the_test_call_is_a_right_command_line(name, tmp_path, secret, monkeypat
         ["--call", "x", "--until-end", "--json", "--final-topic", final, "--partial-topic", partial]
     )
     cluster(followed).client()
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_commands_of_the_notes_are_right_command_lines(name):
+    parsers = {"topics": topics_cli._parser().parse_args, "produce": produce.parse, "tail": tail._parser().parse_args}
+    assert set(parsers) <= set(cli._COMMANDS)
+    (notes,) = [text for file, text in render(VALUES[name]).items() if file.endswith("NOTES.txt")]
+    found = {}
+    for line in notes.splitlines():
+        if line.startswith("  trunkline "):
+            _, command, *arguments = shlex.split(line.removesuffix("&"))
+            found[command] = parsers[command](arguments)
+    created = VALUES[name].get("topics", {}).get("create", False)
+    assert set(found) == {"produce", "tail"} | (set() if created else {"topics"})
+    kafka = _settings(name).kafka
+    assert {options.bootstrap_servers for options in found.values()} == {kafka.bootstrap_servers}
+    assert found["produce"].topic == kafka.audio_topic
+    assert (found["tail"].final_topic, found["tail"].partial_topic) == (kafka.final_topic, kafka.partial_topic)
+    if not created:
+        assert found["topics"].partitions == VALUES[name].get("topics", {}).get("partitions", 12)
+        assert found["topics"].rejected == kafka.rejected_topic
 
 
 def _job(name: str) -> str:

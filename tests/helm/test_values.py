@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import helm_python as helm
+import kubernetes_validate
 import pytest
 
 from deploy import chart as generated
@@ -12,6 +13,7 @@ from worker import sources
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 SASL = {"settings": {"kafka": {"security_protocol": "SASL_SSL", "sasl_username": "worker"}}}
+REDIS = {"settings": {"state": {"store": "redis", "redis_url": "redis://redis:6379/0", "redis_username": "worker"}}}
 
 
 def test_schema_and_table_are_as_they_would_be_made():
@@ -87,6 +89,8 @@ def test_one_example_uses_every_value():
         ({"settings": {"kafka": {"bootstrap_server": "kafka:9092"}}}, "bootstrap_server"),
         ({"settings": {"kafka": {"sasl_password": "secret"}}}, "sasl_password"),
         ({"settings": {"state": {"redis_password": "secret"}}}, "redis_password"),
+        ({"settings": {"state": {"redis_url": "redis://u:hunter2@redis:6379/0"}}}, "/settings/state/redis_url"),
+        ({"settings": {"state": {"redis_url": "redis://:hunter2@[fd00::1]"}}}, "/settings/state/redis_url"),
         ({"settings": {"model": {"look_ahead": "six"}}}, "/settings/model/look_ahead"),
         ({"settings": {"model": {"source": "ours.nemo"}}}, "source"),
         ({"settings": {"telemetry": {"port": 1}}}, "port"),
@@ -108,12 +112,66 @@ def test_one_example_uses_every_value():
         ({"secrets": {"kafkaSasl": {"name": "Not A Name"}}}, "/secrets/kafkaSasl/name"),
         ({"extraEnv": [{"value": "1"}]}, "/extraEnv/0"),
         ({"tolerations": {"key": "gpu"}}, "/tolerations"),
+        ({"commonLabels": {"app.kubernetes.io/instance": "other"}}, "app.kubernetes.io/instance"),
+        ({"podLabels": {"app.kubernetes.io/component": "other"}}, "app.kubernetes.io/component"),
+        ({"podAnnotations": {"checksum/settings": "x"}}, "checksum/settings"),
+        ({"resources": {"limit": {"memory": "1Gi"}}}, "limit"),
+        ({"client": {"resources": {"limits": {"memory": True}}}}, "/client/resources/limits/memory"),
+        ({"model": {"image": {"resources": {"limit": {}}}}}, "limit"),
+        ({"tolerations": [{"kee": "gpu"}]}, "kee"),
+        ({"client": {"tolerations": [{"effect": "NoShedule"}]}}, "/client/tolerations/0/effect"),
+        ({"updateStrategy": {"type": "Rolling"}}, "/updateStrategy/type"),
+        ({"updateStrategy": {"rollingUpdate": {"partitions": 1}}}, "partitions"),
+        ({"podSecurityContext": {"runAsUsr": 1}}, "runAsUsr"),
+        ({"containerSecurityContext": {"readOnlyRootFileSystem": True}}, "readOnlyRootFileSystem"),
+        ({"autoscaling": {"behavior": {"scaleup": {}}}}, "scaleup"),
+        ({"autoscaling": {"behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1}]}}}}, "periodSeconds"),
+        (
+            {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "Wait"}]},
+            "/topologySpreadConstraints/0/whenUnsatisfiable",
+        ),
+        ({"imagePullSecrets": [{"nam": "registry"}]}, "nam"),
+        ({"extraEnv": [{"name": "A", "vlaue": "1"}]}, "vlaue"),
+        ({"model": {"initContainer": {"env": [{"name": "A", "value": 1}]}}}, "/model/initContainer/env/0/value"),
+        ({"extraEnv": [{"name": "A", "valueFrom": {"secretRef": {}}}]}, "secretRef"),
+        ({"extraEnv": [{"name": "TRUNKLINE_KAFKA__GRUOP", "value": "x"}]}, "/extraEnv/0/name"),
+        ({"extraEnv": [{"name": "TRUNKLINE_TELEMETRY", "value": '{"port": 1}'}]}, "/extraEnv/0/name"),
+        ({"extraArgs": ["--kafka.gruop=x"]}, "/extraArgs/0"),
+        ({"extraArgs": ["--telemetry={}"]}, "/extraArgs/0"),
     ],
 )
 def test_the_schema_refuses_wrong_values_by_their_key(values, key):
     with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmValuesError) as refused:
         chart.validate_schema(values)
     assert key in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kubernetes"),
+    {
+        "resources": "resourcerequirements-v1",
+        "toleration": "toleration-v1",
+        "variable": "envvar-v1",
+        "variableSource": "envvarsource-v1",
+        "updateStrategy": "statefulsetupdatestrategy-apps-v1",
+        "rollingUpdate": "rollingupdatestatefulsetstrategy-apps-v1",
+        "podSecurityContext": "podsecuritycontext-v1",
+        "containerSecurityContext": "securitycontext-v1",
+        "behavior": "horizontalpodautoscalerbehavior-autoscaling-v2",
+        "scaling": "hpascalingrules-autoscaling-v2",
+        "scalingPolicy": "hpascalingpolicy-autoscaling-v2",
+        "topologySpreadConstraint": "topologyspreadconstraint-v1",
+        "pullSecret": "localobjectreference-v1",
+    }.items(),
+)
+def test_shapes_of_kubernetes_have_the_keys_of_the_newest_and_no_others(shape, kubernetes):
+    newest = kubernetes_validate.latest_version()
+    file = f"kubernetes-json-schema/v{newest}-local/{kubernetes}.json"
+    theirs = kubernetes_validate.utils.schema_contents(file, newest)
+    ours = SCHEMA["$defs"][shape]
+    assert ours["properties"].keys() == theirs["properties"].keys()
+    assert ours["additionalProperties"] is False
+    assert set(theirs.get("required", ())) <= set(ours.get("required", ()))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +205,63 @@ def test_the_schema_refuses_wrong_values_by_their_key(values, key):
             "monitoring.podMonitor.enabled",
         ),
         ({"replicas": 2, "settings": {"kafka": {"instance_id": "one"}}}, "settings.kafka.instance_id"),
+        (SASL, "secrets.kafkaSasl.name"),
+        ({"secrets": {"clientSasl": {"name": "a", "usernameKey": "b"}}}, "secrets.clientSasl.name"),
+        (
+            SASL | {"secrets": {"kafkaSasl": {"name": "a"}, "clientSasl": {"name": "b"}}},
+            "secrets.clientSasl.usernameKey",
+        ),
+        ({"secrets": {"clientTls": {"name": "a"}}}, "secrets.clientTls.name"),
+        ({"settings": {"kafka": {"audio_topic": "calls", "final_topic": "calls"}}}, "settings.kafka.final_topic"),
+        ({"settings": {"kafka": {"rejected_topic": "audio.chunks"}}}, "settings.kafka.rejected_topic"),
+        ({"settings": {"state": {"store": "redis"}}}, "settings.state.redis_url"),
+        (REDIS, "secrets.redis.name"),
+        (REDIS | {"secrets": {"redis": {"name": "a", "usernameKey": "b"}}}, "secrets.redis.usernameKey"),
+        ({"gpu": {"count": 0}, "settings": {"model": {"device": "cuda:0"}}}, "gpu.count"),
+        ({"podDisruptionBudget": {"maxUnavailable": 0}}, "podDisruptionBudget.maxUnavailable"),
+        ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "podDisruptionBudget.maxUnavailable"),
+        ({"extraEnv": [{"name": "TRUNKLINE_DRAIN_TIMEOUT_S", "value": "600"}]}, "extraEnv: TRUNKLINE_DRAIN_TIMEOUT_S"),
+        ({"extraEnv": [{"name": "TRUNKLINE_TELEMETRY__PORT", "value": "8080"}]}, "extraEnv: TRUNKLINE_TELEMETRY__PORT"),
+        ({"extraEnv": [{"name": "trunkline_telemetry__host", "value": "::"}]}, "extraEnv: trunkline_telemetry__host"),
+        ({"extraEnv": [{"name": "TRUNKLINE_MODEL__SOURCE", "value": "m"}]}, "extraEnv: TRUNKLINE_MODEL__SOURCE"),
+        ({"extraEnv": [{"name": "TRUNKLINE_CONFIG", "value": "/f"}]}, "extraEnv: TRUNKLINE_CONFIG"),
+        ({"extraEnv": [{"name": "HOME", "value": "/"}]}, "extraEnv: HOME"),
+        (
+            {"extraEnv": [{"name": "TRUNKLINE_STATE__REDIS_PASSWORD", "value": "hunter2"}]},
+            "extraEnv: TRUNKLINE_STATE__REDIS_PASSWORD",
+        ),
+        ({"extraArgs": ["--drain_timeout_s=600"]}, "extraArgs: --drain_timeout_s"),
+        ({"extraArgs": ["--stream.partials=false", "--telemetry.port", "8080"]}, "extraArgs: --telemetry.port"),
+        ({"extraArgs": ["--model.source=m"]}, "extraArgs: --model.source"),
+        ({"extraArgs": ["--config=/f"]}, "extraArgs: --config"),
+        ({"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}, "extraVolumes: tmp"),
+        (
+            {"networkPolicy": {"enabled": True}, "settings": {"telemetry": {"traces": "otlp"}}},
+            "networkPolicy.extraEgress",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_by_their_key(values, key):
     with pytest.raises(helm.HelmError, match="these values cannot work") as refused:
         render(values)
     assert f"- {key}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        SASL | {"extraEnv": [{"name": "TRUNKLINE_KAFKA__SASL_PASSWORD_FILE", "value": "/vault/kafka"}]},
+        SASL | {"extraEnvFrom": [{"secretRef": {"name": "kafka"}}]},
+        {"settings": {"kafka": {**SASL["settings"]["kafka"], "sasl_password_file": "/vault/kafka"}}},
+        {"settings": {"state": {**REDIS["settings"]["state"], "redis_password_file": "/vault/redis"}}},
+        {"settings": {"state": {"store": "redis"}}, "extraEnv": [{"name": "TRUNKLINE_STATE__REDIS_URL", "value": "x"}]},
+        {"extraEnv": [{"name": "OTEL_SERVICE_NAME", "value": "asr"}], "extraArgs": ["--kafka.group", "asr"]},
+    ],
+)
+def test_what_comes_from_elsewhere_is_not_missed(values):
+    with helm.Chart.load(str(CHART)) as chart:
+        chart.validate_schema(values)
+    assert render(values)
 
 
 def test_all_contradictions_are_named_at_once():

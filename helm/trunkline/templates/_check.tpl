@@ -10,7 +10,16 @@
 {{- $monitoring := .Values.monitoring -}}
 {{- $sasl := hasPrefix "SASL" $protocol -}}
 {{- $tls := hasSuffix "SSL" $protocol -}}
+{{- /* What extraEnv says, by name; extraEnvFrom may say anything. */ -}}
+{{- $variables := dict -}}
+{{- range .Values.extraEnv }}
+{{- $_ := set $variables (upper .name) . }}
+{{- end -}}
+{{- $unknown := not (empty .Values.extraEnvFrom) -}}
 
+{{- if and $sasl (not (or $secrets.kafkaSasl.name $kafka.sasl_password_file $unknown (hasKey $variables "TRUNKLINE_KAFKA__SASL_PASSWORD") (hasKey $variables "TRUNKLINE_KAFKA__SASL_PASSWORD_FILE"))) }}
+{{- $found = append $found (printf "secrets.kafkaSasl.name: is needed with settings.kafka.security_protocol: %s" $protocol) }}
+{{- end }}
 {{- if and $secrets.kafkaSasl.name (not $sasl) }}
 {{- $found = append $found (printf "secrets.kafkaSasl.name: is given, but settings.kafka.security_protocol is %s, without SASL" $protocol) }}
 {{- end }}
@@ -23,6 +32,25 @@
 {{- if and $secrets.kafkaTls.name (not $tls) }}
 {{- $found = append $found (printf "secrets.kafkaTls.name: is given, but settings.kafka.security_protocol is %s, without TLS" $protocol) }}
 {{- end }}
+{{- if and $secrets.clientSasl.name (not $sasl) }}
+{{- $found = append $found (printf "secrets.clientSasl.name: is given, but settings.kafka.security_protocol is %s, without SASL" $protocol) }}
+{{- end }}
+{{- if and $secrets.clientSasl.name (not $secrets.clientSasl.usernameKey) }}
+{{- $found = append $found "secrets.clientSasl.usernameKey: is needed to say who the topics' job and the test are" }}
+{{- end }}
+{{- if and $secrets.clientTls.name (not $tls) }}
+{{- $found = append $found (printf "secrets.clientTls.name: is given, but settings.kafka.security_protocol is %s, without TLS" $protocol) }}
+{{- end }}
+{{- $topics := dict }}
+{{- range $topic, $default := dict "audio_topic" "audio.chunks" "final_topic" "transcripts.final" "partial_topic" "transcripts.partial" "rejected_topic" "audio.rejected" "streams_topic" "trunkline.streams" }}
+{{- $named := get $kafka $topic | default $default }}
+{{- $_ := set $topics $named (append (get $topics $named | default list) $topic) }}
+{{- end }}
+{{- range $named, $same := $topics }}
+{{- range ternary $same list (gt (len $same) 1) }}
+{{- $found = append $found (printf "settings.kafka.%s: %s is the name of another topic, too" . $named) }}
+{{- end }}
+{{- end }}
 {{- range $name, $secret := pick $secrets "kafkaTls" "clientTls" "redisTls" }}
 {{- if ne (empty $secret.certKey) (empty $secret.keyKey) }}
 {{- $found = append $found (printf "secrets.%s.certKey: a client certificate needs both certKey and keyKey" $name) }}
@@ -30,6 +58,17 @@
 {{- end }}
 {{- if and (or $secrets.redis.name $secrets.redisTls.name) (ne ($state.store | default "device") "redis") }}
 {{- $found = append $found "secrets.redis.name, secrets.redisTls.name: are given, but settings.state.store is not redis" }}
+{{- end }}
+{{- if eq ($state.store | default "device") "redis" }}
+{{- if not (or $state.redis_url $unknown (hasKey $variables "TRUNKLINE_STATE__REDIS_URL")) }}
+{{- $found = append $found "settings.state.redis_url: is needed with settings.state.store: redis" }}
+{{- end }}
+{{- if and $state.redis_username (not (or $secrets.redis.name $state.redis_password_file $unknown (hasKey $variables "TRUNKLINE_STATE__REDIS_PASSWORD") (hasKey $variables "TRUNKLINE_STATE__REDIS_PASSWORD_FILE"))) }}
+{{- $found = append $found "secrets.redis.name: is needed with settings.state.redis_username, for its password" }}
+{{- end }}
+{{- end }}
+{{- if and $secrets.redis.usernameKey $state.redis_username }}
+{{- $found = append $found "secrets.redis.usernameKey: is given beside settings.state.redis_username: which of them?" }}
 {{- end }}
 {{- if and $secrets.redisTls.name (not (hasPrefix "rediss://" ($state.redis_url | default ""))) }}
 {{- $found = append $found "secrets.redisTls.name: is given, but settings.state.redis_url does not begin with rediss://" }}
@@ -48,6 +87,13 @@
 {{- $found = append $found "model.path: is needed with model.from: path" }}
 {{- end }}
 
+{{- if and (hasPrefix "cuda" ((.Values.settings.model | default dict).device | default "")) (eq (int .Values.gpu.count) 0) }}
+{{- $found = append $found "gpu.count: is 0, but settings.model.device is a GPU" }}
+{{- end }}
+{{- if and .Values.podDisruptionBudget.enabled (has (toString .Values.podDisruptionBudget.maxUnavailable) (list "0" "0%")) }}
+{{- $found = append $found "podDisruptionBudget.maxUnavailable: with none no node could ever be drained" }}
+{{- end }}
+
 {{- $replicas := ternary 0 .Values.replicas $scaling.enabled }}
 {{- if gt (int $replicas) (int .Values.topics.partitions) }}
 {{- $found = append $found (printf "replicas: %d workers, but topics.partitions is %d; those beyond would stand idle" (int $replicas) (int .Values.topics.partitions)) }}
@@ -61,7 +107,48 @@
 {{- if and $kafka.instance_id (or $scaling.enabled (gt (int .Values.replicas) 1)) }}
 {{- $found = append $found "settings.kafka.instance_id: one name for several workers; they would throw each other out of the group" }}
 {{- end }}
+{{- if and .Values.networkPolicy.enabled (eq ((.Values.settings.telemetry | default dict).traces | default "off") "otlp") (not .Values.networkPolicy.extraEgress) }}
+{{- $found = append $found "networkPolicy.extraEgress: must open the collector's port, since settings.telemetry.traces is otlp" }}
+{{- end }}
+{{- $found = concat $found (include "trunkline.checkExtra" . | fromJsonArray) }}
 {{- if $found }}
 {{- fail (printf "\n\nthese values cannot work:\n  - %s\n" (join "\n  - " $found)) }}
 {{- end }}
+{{- end -}}
+
+{{- /* What extraEnv, extraArgs and extraVolumes would take out of the chart's hands: a list in JSON. */ -}}
+{{- define "trunkline.checkExtra" -}}
+{{- $found := list -}}
+{{- $variables := list "TRUNKLINE_CONFIG" "HOME" -}}
+{{- if and (eq .Values.model.from "huggingFace") .Values.model.huggingFace.cache.enabled }}
+{{- $variables = append $variables "HF_HOME" }}
+{{- end }}
+{{- range include "trunkline.secretEnv" . | fromYamlArray }}
+{{- $variables = append $variables .name }}
+{{- end }}
+{{- $flags := list "--config" -}}
+{{- range list "telemetry.host" "telemetry.port" "model.source" "drain_timeout_s" }}
+{{- $variables = append $variables (printf "TRUNKLINE_%s" (upper . | replace "." "__")) }}
+{{- $flags = append $flags (printf "--%s" .) }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if has (upper .name) $variables }}
+{{- $found = append $found (printf "extraEnv: %s is set by the chart, from model, secrets or settings" .name) }}
+{{- end }}
+{{- if and (hasSuffix "_PASSWORD" (upper .name)) .value }}
+{{- $found = append $found (printf "extraEnv: %s stands here as text; valueFrom names a secret" .name) }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraArgs }}
+{{- $flag := splitList "=" . | first }}
+{{- if has $flag $flags }}
+{{- $found = append $found (printf "extraArgs: %s is set by the chart, from model or settings" $flag) }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraVolumes }}
+{{- if has .name (list "settings" "tmp" "model" "model-cache" "kafka-sasl" "kafka-tls" "redis" "redis-tls") }}
+{{- $found = append $found (printf "extraVolumes: %s is the name of a volume of the chart" .name) }}
+{{- end }}
+{{- end }}
+{{- toJson $found -}}
 {{- end -}}

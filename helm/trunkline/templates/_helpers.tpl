@@ -13,8 +13,8 @@
 
 {{- /* What never changes in a release: a StatefulSet's selector cannot. */ -}}
 {{- define "trunkline.instance" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "trunkline.selector" -}}
@@ -22,15 +22,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: worker
 {{- end -}}
 
-{{- /* Of all objects but pods: without a component. */ -}}
-{{- define "trunkline.labels" -}}
+{{- define "trunkline.chartLabels" -}}
 {{ include "trunkline.instance" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- end -}}
+
+{{- /* The chart's, commonLabels over them, `labels` over both. Takes root, and perhaps component and labels. */ -}}
+{{- define "trunkline.labels" -}}
+{{- $chart := include "trunkline.chartLabels" .root | fromYaml -}}
+{{- with .component }}
+{{- $_ := set $chart "app.kubernetes.io/component" . }}
+{{- end -}}
+{{- mergeOverwrite $chart (.root.Values.commonLabels | default dict) (.labels | default dict) | toYaml -}}
 {{- end -}}
 
 {{- /* "repository:tag", or "repository@digest" where a digest is given. Takes an image and a tag to fall back on. */ -}}

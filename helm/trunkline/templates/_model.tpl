@@ -36,6 +36,10 @@
   image: {{ $model.image.reference | quote }}
   imagePullPolicy: {{ $model.image.pullPolicy }}
   command: ["cp", {{ printf "/%s" $model.image.path | quote }}, {{ printf "/model/%s" (base $model.image.path) | quote }}]
+  {{- with $model.image.resources }}
+  resources:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   securityContext:
     {{- toYaml .Values.containerSecurityContext | nindent 4 }}
   volumeMounts:
