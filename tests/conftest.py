@@ -6,6 +6,7 @@ is a failure: a machine that should have everything must not go green by running
 
 import asyncio
 import os
+import time
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaError
 
 from deploy.kafka import KafkaUnavailable, broker
 from wire.topics import Topics, specs
@@ -76,7 +78,20 @@ def own_topics(servers: str, partitions: int = PARTITIONS) -> Iterator[Topics]:
     try:
         yield names
     finally:
-        asyncio.run(admin.delete(astuple(names), bootstrap_servers=servers))
+        _delete(names, servers)
+
+
+def _delete(names: Topics, servers: str) -> None:
+    """Again for a while: a broker that a test has disturbed may be missing from its own cluster for a moment."""
+    until = time.monotonic() + 20
+    while True:
+        try:
+            asyncio.run(admin.delete(astuple(names), bootstrap_servers=servers))
+            return
+        except KafkaError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
 
 
 @pytest.fixture

@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     try:
         code: int = run(rest)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed before
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has gone, as `| head` does; nor is the rest to be flushed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
