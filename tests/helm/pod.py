@@ -7,6 +7,7 @@ translated, in variables, arguments and mounted texts alike. All else is as the 
 import base64
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,8 @@ def place(spec: Object, name: str, root: Path, lookup: Lookup) -> Container:
         mounts[mount["mountPath"]] = folder
     for mount in container["volumeMounts"]:
         for file, data in _files(volumes.get(mount["name"], {}), lookup).items():
-            try:
+            with suppress(UnicodeDecodeError):  # sound names no path
                 data = _translate(data.decode(), mounts).encode()
-            except UnicodeDecodeError:
-                pass  # sound
             (mounts[mount["mountPath"]] / file).write_bytes(data)
     env = {}
     for source in container.get("envFrom", ()):

@@ -6,8 +6,9 @@ served to the control plane as in a cluster, through an APIService.
 
 from pathlib import Path
 
+from deploy.server import free_ports
 from tests.certificates import Authority
-from tests.kubernetes.cluster import Cluster, free_ports
+from tests.kubernetes.cluster import Cluster
 
 NAMESPACE = "keda"
 
