@@ -84,7 +84,6 @@ class Admission:
 
     def _park(self) -> None:
         streams: list[LiveStream] = [feed.owner for feed in self._scheduler.starving()]
-        streams.sort(key=lambda live: live.began, reverse=True)
         homes = {partition.number: partition for partition in self._owned.partitions}
         for live in streams:
             if self._waiting <= RETURN_AT * self._memory:

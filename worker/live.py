@@ -151,7 +151,7 @@ class LiveStream:
             identity, endpointing, engine.pieces, engine.geometry, mode.look_ahead, row.published
         )
         self.idle_s = (options.idle_ms or defaults.idle_ms) / 1000
-        self.began = self.touched = time.monotonic()
+        self.touched = time.monotonic()
         self.retired = False
         self.segments: deque[Segment] = deque([Segment(origin=0 if row.base is None else session.time)])
         self._geometry = engine.geometry
@@ -222,7 +222,7 @@ class LiveStream:
         """The stream was read by itself and has caught up: from here on its partition reads for it. It is as old as
         it was before it waited."""
         self.partition = partition
-        self.began = began
+        self.feed.began = began
         self.touched = time.monotonic()
 
     def hear(self, tokens: Tokens, last: bool) -> list[Told]:

@@ -170,7 +170,7 @@ class Parking:
 
     def park(self, name: str, oldest: int | None, audio: float) -> None:
         """Forget the streams of this name until there is room."""
-        began = min(live.began for live in self._streams.live if live.row.stream == name)
+        began = min(live.feed.began for live in self._streams.live if live.row.stream == name)
         rows = self._streams.park(name)
         self._parked[name] = Parked(rows, self._home.next_offset, oldest, audio, began)
         self._letters += [

@@ -13,7 +13,7 @@ END = [GEOMETRY.chunk_end(1, chunk) for chunk in range(10)]  # 1480, 4040, ...
 
 
 def feed(look_ahead=1, geometry=GEOMETRY):
-    return Feed(Mode(look_ahead, "rnnt"), geometry, None)
+    return Feed(Mode(look_ahead, "rnnt"), geometry, None, began=0.0)
 
 
 def audio(count, first=0):

@@ -98,6 +98,40 @@ def test_the_stream_idle_for_longest_gives_up_its_slot_and_comes_back():
     assert (a.slot, b.slot, b.saved) == (None, 0, None)
 
 
+def test_a_stream_takes_its_slot_back_from_one_that_began_later_and_has_more_to_hear():
+    scheduling = scheduler(slots=2, max_batch=1, max_frames=1)
+    step = Steps(scheduling, 2)
+    first, second, late = (scheduling.admit(FAST, name) for name in ("first", "second", "late"))
+    for feed in (first, second):
+        scheduling.push(feed, zeros())
+        step()
+    scheduling.push(late, zeros(CHUNK + 9 * NEXT))
+    scheduling.push(second, zeros(9 * NEXT))
+    assert step() == ["late"]  # the first has nothing to do, and gives up its slot
+    scheduling.push(first, zeros(NEXT))
+    assert scheduling.occupancy().waiting == 1
+    assert scheduling.starving() == []  # it gets its slot with the next step
+    step()
+    assert (first.slot is None, late.slot, late.saved is not None) == (False, None, True)
+    assert scheduling.starving() == [late]
+    heard = [step() for _ in range(8 + 1 + 9)]
+    assert [heard.count([name]) for name in ("first", "second", "late")] == [1, 8, 9]
+    assert not scheduling.occupancy().ready
+
+
+def test_those_that_began_last_are_named_first_as_starving_and_one_a_vacant_slot_is_not():
+    scheduling = scheduler(slots=1, max_batch=1, max_frames=1)
+    step = Steps(scheduling, 1)
+    feeds = {name: scheduling.admit(FAST, name) for name in "abc"}
+    for name in "abc":
+        scheduling.push(feeds[name], zeros(CHUNK + NEXT))
+    assert [feed.owner for feed in scheduling.starving()] == ["c", "b"]
+    assert step() == ["a"]
+    assert [feed.owner for feed in scheduling.starving()] == ["c", "b"]
+    assert step() == ["a"]  # and has nothing left
+    assert [feed.owner for feed in scheduling.starving()] == ["c"]
+
+
 def test_a_mode_without_slots_does_not_hold_up_another():
     scheduling = scheduler(slots=1)
     step = Steps(scheduling, 1)

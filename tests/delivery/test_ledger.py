@@ -226,21 +226,25 @@ def test_a_commit_that_was_left_half_way_is_not_written_again(narrow, held):
     async def run():
         async with narrow.ledger() as ledger:
             commit = ledger._producer.commit_transaction
+            under_way = []
+            reached = asyncio.Event()
 
             async def slowly():
-                under_way = asyncio.create_task(commit())
-                await asyncio.sleep(1)
-                await under_way
+                under_way.append(asyncio.create_task(commit()))
+                reached.set()
+                await asyncio.Event().wait()
 
             ledger._producer.commit_transaction = slowly
             committer = Committer(
                 Batches(narrow.batch(b"once"), narrow.batch(b"more")), ledger, narrow.settings, Metrics(), print
             )
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    await committer.commit()
+            given_up = asyncio.create_task(committer.commit())
+            await reached.wait()
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
             ledger._producer.commit_transaction = commit
-            await asyncio.sleep(0.5)
+            await asyncio.gather(*under_way)
             with pytest.raises(Lost):
                 await (committer.run() if held else committer.commit())
         return await narrow.visible(narrow.settings.final_topic)

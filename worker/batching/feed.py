@@ -72,15 +72,18 @@ class _Run:
 class Feed:
     """Audio waiting in segments, and where the stream's engine state is: in a slot, saved, or fresh.
 
+    `began`: clock; of two streams that want a slot, the one that began first has the better claim.
+
     While a capture is under way there are two accounts of the audio. What the engine takes leaves the first one only;
     what comes is put into both. So the second, the mirror, is always the audio that belongs to the copy of the slot.
 
     Guarded by the scheduler's lock; only the scheduler calls it.
     """
 
-    def __init__(self, mode: Mode, geometry: Geometry, owner: Any) -> None:
+    def __init__(self, mode: Mode, geometry: Geometry, owner: Any, began: float) -> None:
         self.mode = mode
         self.owner = owner
+        self.began = began
         self.slot: int | None = None
         self.saved: SlotState | None = None
         self.in_flight = False

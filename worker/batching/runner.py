@@ -69,11 +69,11 @@ class Runner(threading.Thread):
                 copied = copies.get(wanted.slot) or self._engine.save(wanted.slot)
             self._captured(wanted.feed, copied)
         for feed, slot in batch.admit:
-            if feed.saved is None:
+            saved, feed.saved = feed.saved, None  # once: the loop may drop the stream at any moment
+            if saved is None:
                 self._engine.open(slot, feed.mode)
             else:
-                self._engine.load(slot, feed.saved)
-                feed.saved = None
+                self._engine.load(slot, saved)
         rows = [work.row for work in batch.work if work.row is not None]
         copied_at = time.perf_counter()
         calls, seconds = dict(self._engine.calls), dict(self._engine.seconds)

@@ -97,7 +97,7 @@ class Scheduler:
 
         Raises ValueError for a state of another mode or one that fits no stream.
         """
-        feed = Feed(mode, self._geometry, owner)
+        feed = Feed(mode, self._geometry, owner, time.monotonic())
         if state is not None:
             feed.restore(state, time.monotonic())
             if feed.begun and saved is None:
@@ -189,9 +189,15 @@ class Scheduler:
             )
 
     def starving(self) -> list[Feed]:
-        """Streams that could step but for a slot. What another without a slot holds is less than a chunk."""
+        """Streams that could step but for a slot, and will not get one with the next step, the last begun first.
+
+        What another without a slot holds is less than a chunk.
+        """
         with self._changed:
-            return [feed for feed in self._feeds if feed.slot is None and feed.queued]
+            claims = self._claims()
+            vacant = len(self._free) + sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
+            youngest = max((feed.began for feed in self._resident), default=0.0)
+            return [feed for feed in claims[vacant:] if feed.began >= youngest][::-1]
 
     def vacancies(self) -> int:
         """Slots that a stream could have at once: free, or of a stream that waits for audio; less those waiting."""
@@ -256,6 +262,7 @@ class Scheduler:
     def _assemble(self) -> Batch:
         """One mode's ready streams, earliest first. The mode is that of the stream that has waited longest."""
         batch = Batch()
+        self._take_back(batch)
         for heap in sorted((heap for heap in self._ready.values() if heap), key=lambda heap: heap[0][:2]):
             starved: list[_Entry] = []
             while heap and len(batch.work) < self._max_batch:
@@ -313,6 +320,32 @@ class Scheduler:
         batch.admit.append((feed, slot))
         return True
 
+    def _take_back(self, batch: Batch) -> None:
+        """Streams that want a slot take those of streams that began later and wait as well, if none is vacant.
+
+        Else a stream that had nothing to do for a moment would wait behind the whole backlog of the one that got its
+        slot meanwhile.
+        """
+        if len(self._resident) == len(self._feeds) or any(not feed.queued for feed in self._resident) or self._free:
+            return
+        holders = sorted(self._resident, key=lambda feed: feed.began)
+        for feed in self._claims():
+            if not holders or holders[-1].began <= feed.began:
+                return
+            other = holders.pop()
+            slot, other.slot = other.slot, None
+            assert slot is not None
+            del self._resident[other]
+            batch.spill.append((other, slot))
+            feed.slot = slot
+            self._resident[feed] = None
+            batch.admit.append((feed, slot))
+
+    def _claims(self) -> list[Feed]:
+        """Streams that could step but for a slot, the first begun first."""
+        wanting = (f for f in self._feeds if f.slot is None and f.queued and not f.silent)
+        return sorted(wanting, key=lambda feed: feed.began)
+
     def _release(self, feed: Feed) -> None:
         if feed not in self._feeds:
             return
@@ -329,5 +362,4 @@ class Scheduler:
 
     def _vacancies(self) -> int:
         idle = sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
-        waiting = sum(1 for feed in self._feeds if feed.slot is None and feed.queued and not feed.silent)
-        return len(self._free) + idle - waiting
+        return len(self._free) + idle - len(self._claims())
