@@ -189,15 +189,16 @@ class Scheduler:
             )
 
     def starving(self) -> list[Feed]:
-        """Streams that could step but for a slot, and will not get one with the next step, the last begun first.
+        """Streams that could step but for a slot, and have no claim to one; the last begun first.
 
-        What another without a slot holds is less than a chunk.
+        A claim have the first begun of all that have something to do, as many as there are slots. What another without
+        a slot holds is less than a chunk.
         """
         with self._changed:
-            claims = self._claims()
-            vacant = len(self._free) + sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
-            youngest = max((feed.began for feed in self._resident), default=0.0)
-            return [feed for feed in claims[vacant:] if feed.began >= youngest][::-1]
+            busy = (feed for feed in self._resident if feed.queued or feed.in_flight)
+            contenders = sorted([*self._wanting(), *busy], key=lambda feed: feed.began)
+            slots = len(self._free) + len(self._resident)
+            return [feed for feed in contenders[slots:] if feed.slot is None][::-1]
 
     def vacancies(self) -> int:
         """Slots that a stream could have at once: free, or of a stream that waits for audio; less those waiting."""
@@ -329,7 +330,7 @@ class Scheduler:
         if len(self._resident) == len(self._feeds) or any(not feed.queued for feed in self._resident) or self._free:
             return
         holders = sorted(self._resident, key=lambda feed: feed.began)
-        for feed in self._claims():
+        for feed in self._wanting():
             if not holders or holders[-1].began <= feed.began:
                 return
             other = holders.pop()
@@ -341,7 +342,7 @@ class Scheduler:
             self._resident[feed] = None
             batch.admit.append((feed, slot))
 
-    def _claims(self) -> list[Feed]:
+    def _wanting(self) -> list[Feed]:
         """Streams that could step but for a slot, the first begun first."""
         wanting = (f for f in self._feeds if f.slot is None and f.queued and not f.silent)
         return sorted(wanting, key=lambda feed: feed.began)
@@ -362,4 +363,4 @@ class Scheduler:
 
     def _vacancies(self) -> int:
         idle = sum(1 for feed in self._resident if not feed.queued and not feed.in_flight)
-        return len(self._free) + idle - len(self._claims())
+        return len(self._free) + idle - len(self._wanting())
