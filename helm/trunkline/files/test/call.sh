@@ -9,6 +9,7 @@ call="helm-test-$(date +%s)"
 # Read from before the call is sent, so that only it has to be read.
 trunkline tail --call "$call" --until-end --json --final-topic "$2" --partial-topic "$3" > "$out/events" 2> "$out/errors" &
 tail=$!
+trap 'kill "$tail" 2> /dev/null || :' EXIT
 tries=0
 until grep -q following "$out/errors"; do
     tries=$((tries + 1))
