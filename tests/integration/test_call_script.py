@@ -1,4 +1,4 @@
-"""What `helm test` runs, `helm/trunkline/files/test/call.sh`: it passes if a call is heard, and says what else is wrong."""
+"""What `helm test` runs, `helm/trunkline/files/test/call.sh`: passes if a call is heard, and says what else is wrong."""
 
 import json
 import shutil
