@@ -1,4 +1,4 @@
-"""What `helm test` runs, `helm/trunkline/files/test/call.sh`: passes if a call is heard, and says what else is wrong."""
+"""Script of `helm test`, `helm/trunkline/files/test/call.sh`: passes if a call is heard, else says what is wrong."""
 
 import json
 import shutil
