@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence test-images test-kubernetes mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
+.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence test-images test-kubernetes mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-depthwise bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ bench-recovery: $(READY) ## how long a call stands still when its worker is kill
 
 bench-copies: $(READY) ## what the fast engine's copies of state cost
 	$(BIN)/python -m bench.engine_copies
+
+bench-depthwise: $(READY) ## the depthwise convolution of a step, against oneDNN's
+	$(BIN)/python -m bench.depthwise
 
 bench-encoder: $(READY) ## the encoder's step: NeMo's, the reference engine's and the fast one's, against the floor
 	$(BIN)/python -m bench.encoder

@@ -22,6 +22,7 @@ class Ring:
         self._rows = arenas.view(name).view(-1, width)
         self._layers = layers
         self._capacity = capacity
+        self._read: Tensor | None = None if self._rows.is_cuda else self._rows.new_empty(0, width)
 
     def rows(self, slots: Tensor, first: Tensor, count: int) -> Tensor:
         """(B, count) rows of frames `first[b]`, `first[b] + 1`, ... of the given slots.
@@ -36,6 +37,15 @@ class Ring:
         self._rows[layer * self._capacity :].index_copy_(0, rows.flatten(), values.flatten(0, 1))
 
     def read(self, layer: int, rows: Tensor) -> Tensor:
-        """(B, N, width) at rows (B, N): a copy, the only one."""
-        found = self._rows[layer * self._capacity :].index_select(0, rows.flatten())
+        """(B, N, width) at rows (B, N): a copy, the only one, to be used before the next read of this ring.
+
+        On a processor all reads have one place: fresh memory costs more than the copy. CUDA's own allocator does that.
+        """
+        table, index = self._rows[layer * self._capacity :], rows.flatten()
+        if self._read is None:
+            found = table.index_select(0, index)
+        else:
+            if len(self._read) < len(index):
+                self._read = table.new_empty(len(index), table.shape[1])
+            found = torch.index_select(table, 0, index, out=self._read[: len(index)])
         return found.view(*rows.shape, -1)
