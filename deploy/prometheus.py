@@ -54,6 +54,10 @@ class LocalPrometheus(LocalServer):
         """The series between two Unix times."""
         return self._ask("/api/v1/query_range", query=expression, start=start, end=end, step=step_s)
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
     def alerts(self) -> dict[str, set[str]]:
         """Names of the alerts that are not inactive, by state: `pending`, `firing`."""
         found: dict[str, set[str]] = {"pending": set(), "firing": set()}
@@ -70,7 +74,7 @@ class LocalPrometheus(LocalServer):
 
     def _get(self, path: str) -> bytes:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
             if error.code in (400, 422):  # a query that is wrong: the body says why

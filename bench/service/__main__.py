@@ -125,16 +125,18 @@ def main() -> int:
         console.print(f"{time.monotonic() - began:4.0f} s  {text}", highlight=False)
 
     figures: Figure = {}
-    with broker() as servers, Zygote() as zygote:
-        if "host" in wanted:
+    with broker() as servers:
+        if "host" in wanted:  # first: a worker that starts shares the processor's caches
             figures |= record_cost(servers)
             say(f"host {figures['host_us_per_chunk']} us a record")
-        if "throughput" in wanted:
-            figures |= throughput(servers, zygote, say)
-        if "delay" in wanted:
-            figures |= delays(servers, zygote, say, options.first_level, options.plot)
-        if "memory" in wanted:
-            figures |= memory_over_hours(servers, zygote, say, options.hours)
+        if wanted != ["host"]:
+            with Zygote() as zygote:
+                if "throughput" in wanted:
+                    figures |= throughput(servers, zygote, say)
+                if "delay" in wanted:
+                    figures |= delays(servers, zygote, say, options.first_level, options.plot)
+                if "memory" in wanted:
+                    figures |= memory_over_hours(servers, zygote, say, options.hours)
     show(figures, console)
     console.print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
     print(json.dumps(figures))

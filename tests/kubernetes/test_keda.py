@@ -60,7 +60,7 @@ def test_workers_follow_streams_and_lag_up_to_the_partitions_and_stay_when_prome
     with release(autoscaler, _values(nobody)) as made:
         with Prometheus(load.address, made.namespace, f"{NAME}-trunkline-0") as prometheus:
             eventually(lambda: prometheus.query("trunkline_ready"), "a first sample")
-            made.write(_values(prometheus.address))
+            made.write(_values(prometheus.url))
             made.install()
             _follows(made, 1, "nobody speaks")
             load.say(ready=1, streams=170, lag_s=0.0)
