@@ -6,8 +6,9 @@ The same weights and the same log-mel frames of real speech for all three, left 
 take one step in turn, on one thread and then on two, until `--seconds` are over (three turns at least). Times are
 medians: of processor time with one thread, which other work on the machine disturbs less, of wall time with two.
 Features and decoding stay outside. After the first turn of a cell the outputs must be equal. `floor` is what the fast
-step's matrix products alone take at their own sizes, or what its bytes take at the speed of a plain copy, whichever is
-more. Then: how the fast step grows with the batch, the left context and the model, and what a stream takes in memory.
+step's matrix products alone take at their own sizes, or what its bytes take at the speed of a plain copy, whichever
+is more; a second table tells what the fast step's time is spent on. Then: how the fast step grows with the batch, the
+left context and the model, and what a stream takes in memory.
 Last line: one JSON object; `ratio` is NeMo's time to the fast step's on one thread.
 """
 
@@ -27,7 +28,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from torch import Tensor
 
-from bench import floor, growth, steps
+from bench import floor, growth, steps, where
 from bench.models import MODELS, size_of
 from tests.engine.speech import excerpt
 from worker.engine.fast.engine import FastEngine
@@ -58,6 +59,7 @@ class Cell:
     multiply_adds: dict[str, int]
     bytes: int
     floor: dict[int, float]  # by threads
+    shares: dict[str, float]  # of the fast step's time on one thread
 
     def __str__(self) -> str:
         one = {name: 1000 * self.seconds[QUOTED, name] for name in ("NeMo", "fast")}
@@ -112,8 +114,8 @@ def measure(
     seconds: float,
     threads: Sequence[int],
     mels: int,
-) -> tuple[dict[tuple[int, str], float], dict[str, int]]:
-    """Median seconds of a step and its multiply-adds."""
+) -> tuple[dict[tuple[int, str], float], dict[str, int], dict[str, float]]:
+    """Median seconds of a step, its multiply-adds, and the shares of the fast step's time."""
     for name, engine in engines.items():
         engine.load(filled[name], batch)
     chunk = look_ahead + 1
@@ -150,7 +152,9 @@ def measure(
             continue
         break
     torch.set_num_threads(1)
-    return {key: statistics.median(times) for key, times in taken.items()}, counted
+    # the last span again: what is told apart here are operations, not frames
+    shares = where.shares(lambda: engines["fast"].step(look_ahead, batch, *span))
+    return {key: statistics.median(times) for key, times in taken.items()}, counted, shares
 
 
 @torch.inference_mode()
@@ -165,14 +169,16 @@ def compare(
     products = floor.Products(size)
     found = []
     for look_ahead, batch in cells:
-        times, counted = measure(engines, filled, look_ahead, batch, options.seconds, options.threads, mels.shape[1])
+        times, counted, shares = measure(
+            engines, filled, look_ahead, batch, options.seconds, options.threads, mels.shape[1]
+        )
         moved = floor.bytes_moved(size, batch, look_ahead + 1)
         least = {}
         for count in options.threads:
             torch.set_num_threads(count)
             least[count] = max(products.seconds(batch * (look_ahead + 1)), moved / floor.bandwidth())
         torch.set_num_threads(1)
-        found.append(Cell(look_ahead, batch, times, counted, moved, least))
+        found.append(Cell(look_ahead, batch, times, counted, moved, least, shares))
         advance(found[-1])
     return found
 
@@ -255,6 +261,7 @@ def main() -> int:
             progress.update(task, description=name)
     for name, cells in found.items():
         show(name, cells, console)
+        where.show({f"look-ahead {cell.look_ahead}, batch {cell.batch}": cell.shares for cell in cells}, console)
     if grown:
         growth.show(grown, console)
     if "17x512" in found:
