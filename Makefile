@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence test-images test-kubernetes mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-depthwise bench-encoder bench-engine bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
+.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence test-images test-kubernetes mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-depthwise bench-encoder bench-engine bench-linear bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ bench-encoder: $(READY) ## the encoder's step: NeMo's, the reference engine's an
 
 bench-engine: $(READY) ## audio seconds per second of whole engines: ours, NeMo's pipelines, sherpa-onnx
 	$(BIN)/python -m bench.engine_throughput
+
+bench-linear: $(READY) ## linear maps of two to eight rows, against PyTorch's
+	$(BIN)/python -m bench.linear
 
 bench-overload: $(READY) ## twice what the engine takes for MINUTES=2, then nothing: lag over time, words lost
 	$(BIN)/python -m bench.overload --minutes $(or $(MINUTES),2)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.engine.fast.linear import Affine, linear
 from worker.engine.fast.plan import LayerPlan, Rings
 
 # exp of this is 0 in float32 beside any score, and a row that sees nothing stays finite
@@ -19,8 +20,6 @@ HIDDEN = -10000.0
 
 # Outputs of a depthwise convolution up to which all taps are multiplied at once; more, and one tap after the other.
 AT_ONCE = 40_000
-
-Affine = tuple[Tensor, Tensor | None]
 
 
 class FastLayer:
@@ -70,19 +69,19 @@ class FastLayer:
     def __call__(self, x: Tensor, plan: LayerPlan, rings: Rings) -> Tensor:
         """x: (B, inputs, width). Returns (B, outputs, width)."""
         x = x + _feed_forward(x, *self._feed1)
-        qkv = F.linear(_normed(x, self._norm_attention), *self._qkv)
+        qkv = linear(_normed(x, self._norm_attention), *self._qkv)
         rings.kv.write(self._index, plan.kv_write, qkv[:, :, self._width :])
         query = qkv[:, :, : self._width]
         if rings.ahead is not None and plan.ahead_write is not None and plan.ahead_read is not None:
             rings.ahead.write(self._index, plan.ahead_write, torch.cat([x, query], dim=-1))
             x, query = rings.ahead.read(self._index, plan.ahead_read).chunk(2, dim=-1)
-        x = x + F.linear(self._attend(query, plan, rings), *self._attention_out)
-        gated = F.glu(F.linear(_normed(x, self._norm_conv), *self._expand), dim=-1)
+        x = x + linear(self._attend(query, plan, rings), *self._attention_out)
+        gated = F.glu(linear(_normed(x, self._norm_conv), *self._expand), dim=-1)
         rings.conv.write(self._index, plan.conv_write, gated)
         if rings.beside is not None and plan.beside_write is not None and plan.beside_read is not None:
             rings.beside.write(self._index, plan.beside_write, x)
             x = rings.beside.read(self._index, plan.beside_read)
-        x = x + F.linear(self._convolve(plan, rings), *self._contract)
+        x = x + linear(self._convolve(plan, rings), *self._contract)
         x = x + _feed_forward(x, *self._feed2)
         return _normed(x, self._norm_out)
 
@@ -181,7 +180,7 @@ def _feed(norm: Any, feed: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tenso
 
 
 def _feed_forward(x: Tensor, norm: tuple[Tensor, Tensor, float], expand: Affine, contract: Affine) -> Tensor:
-    return F.linear(F.silu(F.linear(_normed(x, norm), *expand)), *contract)
+    return linear(F.silu(linear(_normed(x, norm), *expand)), *contract)
 
 
 def _fold(norm: Any, kernel: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
