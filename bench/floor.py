@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from worker.engine.fast.linear import linear
+
 FULL = 512  # rows of the product that shows the machine's peak
 
 
@@ -84,9 +86,9 @@ class Products:
         def run() -> None:
             for weights in self._layers:
                 for weight in weights:
-                    functional.linear(inputs[weight.shape[1]], weight)
+                    linear(inputs[weight.shape[1]], weight, None)
 
-        return best(run)
+        return best(run, 8)
 
 
 def best(run: Callable[[], object], times: int = 4) -> float:

@@ -72,7 +72,7 @@ class _Run:
 class Feed:
     """Audio waiting in segments, and where the stream's engine state is: in a slot, saved, or fresh.
 
-    `began`: clock; of two streams that want a slot, the one that began first has the better claim.
+    `began`: clock, when this worker took the stream on; of two that want a slot, the first has the better claim.
 
     While a capture is under way there are two accounts of the audio. What the engine takes leaves the first one only;
     what comes is put into both. So the second, the mirror, is always the audio that belongs to the copy of the slot.

@@ -7,6 +7,7 @@ audio or its segment has ended.
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -261,10 +262,14 @@ class Scheduler:
             self._changed.notify()
 
     def _assemble(self) -> Batch:
-        """One mode's ready streams, earliest first. The mode is that of the stream that has waited longest."""
+        """One mode's ready streams, earliest first.
+
+        The mode is that of the stream that has waited longest, of those that can step: one without a slot would keep
+        other modes from theirs for as long as it waits.
+        """
         batch = Batch()
         self._take_back(batch)
-        for heap in sorted((heap for heap in self._ready.values() if heap), key=lambda heap: heap[0][:2]):
+        for heap in self._by_wait():
             starved: list[_Entry] = []
             while heap and len(batch.work) < self._max_batch:
                 entry = heapq.heappop(heap)
@@ -280,6 +285,18 @@ class Scheduler:
             if batch.work:
                 break
         return batch
+
+    def _by_wait(self) -> list[list[_Entry]]:
+        """Each mode's ready streams; first the mode of the one that has waited longest and can step."""
+        heaps = [heap for heap in self._ready.values() if heap]
+        if len(heaps) < 2:
+            return heaps
+        vacant = bool(self._free) or any(not feed.queued for feed in self._resident)
+        first = {
+            id(heap): min((e[:2] for e in heap if vacant or e[2].silent or e[2].slot is not None), default=None)
+            for heap in heaps
+        }
+        return sorted(heaps, key=lambda heap: first[id(heap)] or (math.inf, 0))
 
     def _next_capture(self) -> Capture | None:
         for feed in self._wanted:
@@ -322,7 +339,8 @@ class Scheduler:
         return True
 
     def _take_back(self, batch: Batch) -> None:
-        """Streams that want a slot take those of streams that began later and wait as well, if none is vacant.
+        """Streams that want a slot take those of streams that began later and wait as well, if none is vacant: as many
+        as step at once, since each costs two copies.
 
         Else a stream that had nothing to do for a moment would wait behind the whole backlog of the one that got its
         slot meanwhile.
@@ -330,7 +348,7 @@ class Scheduler:
         if len(self._resident) == len(self._feeds) or any(not feed.queued for feed in self._resident) or self._free:
             return
         holders = sorted(self._resident, key=lambda feed: feed.began)
-        for feed in self._wanting():
+        for feed in self._wanting()[: self._max_batch]:
             if not holders or holders[-1].began <= feed.began:
                 return
             other = holders.pop()
