@@ -1,6 +1,5 @@
-"""Which engine serves a model: one that the fast step does not know runs on the reference engine, exactly."""
+"""Which engine serves a model: the fast one refuses what it does not know; the reference engine serves it, exactly."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from tests.engine.play import difference, offline, play
 from tests.engine.speech import excerpt
 from worker.engine.build import build
 from worker.engine.fast.engine import FastEngine
-from worker.engine.interface import Mode
+from worker.engine.interface import Mode, UnsupportedModel
 from worker.engine.model import adopt
 from worker.engine.reference import ReferenceEngine
 
@@ -43,8 +42,8 @@ def _pointwise(nemo: Any) -> None:
         (_pointwise, "pointwise activation"),
     ],
 )
-def test_what_the_fast_step_does_not_know_runs_on_the_reference_engine(
-    zoo: Zoo, change: Callable[[Any], None], reason: str, caplog: pytest.LogCaptureFixture
+def test_what_the_fast_engine_does_not_know_it_refuses_and_the_reference_engine_serves(
+    zoo: Zoo, change: Callable[[Any], None], reason: str
 ) -> None:
     nemo, stock = zoo.build(CHUNKED), zoo.build(CHUNKED)
     samples = excerpt(0, 50_000)
@@ -52,12 +51,10 @@ def test_what_the_fast_step_does_not_know_runs_on_the_reference_engine(
     for model in (nemo, stock):
         change(model)
         model.eval()
-    with caplog.at_level(logging.WARNING, logger="worker.engine.build"):
-        engine = build(adopt(nemo, "the-model"), 2)
-    assert isinstance(engine, ReferenceEngine)
-    (line,) = caplog.messages
-    assert line.startswith(f"the-model runs on the reference engine, slower: {reason}")
-    (take,) = play(engine, [samples], Mode(6, "ctc"))
+    model = adopt(nemo, "the-model")
+    with pytest.raises(UnsupportedModel, match=f"the-model.*does not compute {reason}.*model.engine: reference"):
+        build(model, 2)
+    (take,) = play(build(model, 2, "reference"), [samples], Mode(6, "ctc"))
     expected = offline(stock, samples, (28, 6))
     assert difference(expected, plain) > 1e-2  # the change is one that the fast step would have missed
     assert difference(take.frames, expected) <= 1e-4

@@ -6,6 +6,7 @@ import torch
 
 from worker.engine.batched import BatchedEngine
 from worker.engine.fast.engine import MAX_FRAMES, FastEngine, unknown
+from worker.engine.interface import UnsupportedModel
 from worker.engine.model import SpeechModel
 from worker.engine.reference import ReferenceEngine
 
@@ -15,14 +16,16 @@ log = logging.getLogger(__name__)
 def build(
     model: SpeechModel, slots: int, kind: str = "fast", dtype: str = "float32", max_frames: int = MAX_FRAMES
 ) -> BatchedEngine:
-    """`kind` "fast" or "reference"; a model that the fast engine does not know is served by the reference engine, which
-    is float32 whatever `dtype` says.
+    """`kind` "fast" or "reference", which is float32 whatever `dtype` says.
 
     max_frames: encoder frames of a row that the fast engine computes in one pass.
+    Raises UnsupportedModel for a model that the fast engine does not know.
     """
     if kind == "fast" and (reasons := unknown(model)):
-        log.warning("%s runs on the reference engine, slower: %s", model.info.model_id, ", ".join(reasons))
-        kind = "reference"
+        raise UnsupportedModel(
+            model.info.model_id,
+            [f"the fast engine does not compute {', '.join(reasons)} (model.engine: reference does, slower)"],
+        )
     if kind == "reference":
         if dtype != "float32":
             log.warning(
