@@ -118,6 +118,8 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, help="an SVG file for the delays")
     options = parser.parse_args()
     wanted = options.only.split(",")
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"--only {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
     console = Console(width=120)
     began = time.monotonic()
 

@@ -22,7 +22,7 @@ SETTINGS: dict[str, object] = {"batching.slots": 512, "batching.max_batch": 64, 
 
 @dataclass(frozen=True)
 class Delays:
-    """`held`: stereo calls at once. `levels`: all that were tried; `loads`: by percent of what is held."""
+    """`held`: stereo calls at once, twice. `levels`: all that were tried; `loads`: by percent of what is held."""
 
     held: int
     levels: list[Row]
@@ -50,15 +50,24 @@ async def _measure(servers: str, zygote: Zygote, first: int, seconds: float, say
         held, missed, calls = 0, 0, first
         while calls > held and len(levels) < LEVELS:
             levels.append(await at(calls, "find"))
-            if levels[-1]["p95_ms"] < LIMIT_MS and not levels[-1]["failed"]:
+            if _held(levels[-1]):
                 held = calls
             else:
                 missed = calls
             calls = (held + missed) // 2 if missed else round(calls * FACTOR)
             if held and missed and missed - held <= NEAR * held:
                 break
+        while held:  # one good quarter of a minute may be luck
+            levels.append(await at(held, "again"))
+            if _held(levels[-1]):
+                break
+            held -= max(1, round(held * NEAR))
         loads = {share: await at(max(1, round(held * share / 100)), f"load{share}-") for share in SHARES}
     finally:
         await asyncio.to_thread(worker.stop)
         await admin.delete(astuple(topics), bootstrap_servers=servers)
     return Delays(held, levels, loads)
+
+
+def _held(row: Row) -> bool:
+    return bool(row["p95_ms"] < LIMIT_MS and not row["failed"])
