@@ -111,7 +111,7 @@ bench-encoder: $(READY) ## the encoder's step: NeMo's, the reference engine's an
 bench-engine: $(READY) ## audio seconds per second of whole engines: ours, NeMo's pipelines, sherpa-onnx
 	$(BIN)/python -m bench.engine_throughput
 
-bench-linear: $(READY) ## linear maps of two to eight rows, against PyTorch's
+bench-linear: $(READY) ## linear maps of two to four rows, against PyTorch's
 	$(BIN)/python -m bench.linear
 
 bench-overload: $(READY) ## twice what the engine takes for MINUTES=2, then nothing: lag over time, words lost

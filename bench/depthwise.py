@@ -9,7 +9,6 @@ microseconds of processor time. Last line: one JSON object, oneDNN's time to our
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -19,24 +18,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from bench.turns import least
 from worker.engine.fast.layer import Depthwise
 
 TAPS = 9
 REPEAT = 20
 
 
-def least(functions: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, float]:
-    found = dict.fromkeys(functions, float("inf"))
-    for _ in range(rounds):
-        for name, function in functions.items():
-            began = time.process_time()
-            for _ in range(REPEAT):
-                function()
-            found[name] = min(found[name], (time.process_time() - began) / REPEAT)
-    return found
+def repeated(function: Callable[[Tensor], Tensor], window: Tensor) -> None:
+    for _ in range(REPEAT):
+        function(window)
 
 
-def onednn(window: Tensor, kernel: Tensor, shift: Tensor) -> Tensor:
+def onednn(kernel: Tensor, shift: Tensor, window: Tensor) -> Tensor:
     return F.conv1d(window.transpose(1, 2), kernel, shift, groups=len(shift)).transpose(1, 2)
 
 
@@ -48,18 +42,19 @@ def main() -> int:
     torch.set_num_threads(1)
     table = Table("width", "batch", "frames", "oneDNN us", "ours us", "oneDNN / ours")
     ratios: dict[str, float] = {}
-    for width in (176, 512):
+    for width in (144, 512):
         kernel, shift = torch.randn(width, 1, TAPS), torch.randn(width)
         ours = Depthwise(kernel, shift)
         for batch in (1, 8, 32):
             for frames in (1, 2, 7, 14, 28):
                 window = torch.randn(batch, frames + TAPS - 1, width)
-                theirs = partial(onednn, window, kernel, shift)
-                torch.testing.assert_close(ours(window), theirs(), atol=1e-4, rtol=1e-4)
-                found = least({"oneDNN": theirs, "ours": partial(ours, window)}, options.rounds)
+                theirs = partial(onednn, kernel, shift)
+                torch.testing.assert_close(ours(window), theirs(window), atol=1e-4, rtol=1e-4)
+                timed = {"oneDNN": partial(repeated, theirs, window), "ours": partial(repeated, ours, window)}
+                found = least(timed, options.rounds)
                 ratio = found["oneDNN"] / found["ours"]
                 ratios[f"{width},{batch},{frames}"] = round(ratio, 2)
-                micro = [f"{1e6 * value:.0f}" for value in found.values()]
+                micro = [f"{1e6 * value / REPEAT:.0f}" for value in found.values()]
                 table.add_row(str(width), str(batch), str(frames), *micro, f"{ratio:.1f}")
     Console(width=100).print(table)
     print(json.dumps(ratios))

@@ -10,18 +10,27 @@ and rows.
 import argparse
 import json
 import sys
-import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
+from bench.turns import least
 from worker.engine.fast.linear import linear
 
-MAPS = [(4 * d, d) for d in (176, 512, 1024)] + [(3 * 512, 512), (2 * 512, 512), (512, 512)]
-ROWS = (2, 4, 8)
+MAPS = [(4 * d, d) for d in (144, 512, 1024)] + [(3 * 512, 512), (2 * 512, 512), (512, 512)]
+ROWS = (2, 3, 4)
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {"PyTorch": F.linear, "ours": linear}
 BYTES = 60_000_000  # of weights: more than a processor's caches hold
+
+
+def through(function: Callable[..., Tensor], x: Tensor, weights: Sequence[Tensor], bias: Tensor) -> None:
+    for weight in weights:
+        function(x, weight, bias)
 
 
 @torch.inference_mode()
@@ -38,14 +47,8 @@ def main() -> int:
         for rows in ROWS:
             x = torch.randn(rows, inputs)
             torch.testing.assert_close(linear(x, weights[0], bias), F.linear(x, weights[0], bias), atol=1e-3, rtol=1e-3)
-            found = {function: float("inf") for function in (F.linear, linear)}
-            for _ in range(options.rounds):
-                for function in found:
-                    began = time.process_time()
-                    for weight in weights:
-                        function(x, weight, bias)
-                    found[function] = min(found[function], (time.process_time() - began) / len(weights))
-            theirs, ours = found.values()
+            timed = {name: partial(through, function, x, weights, bias) for name, function in FUNCTIONS.items()}
+            theirs, ours = (value / len(weights) for value in least(timed, options.rounds).values())
             ratios[f"{outputs},{inputs},{rows}"] = round(theirs / ours, 2)
             table.add_row(
                 *map(str, (outputs, inputs, rows)), f"{1e3 * theirs:.3f}", f"{1e3 * ours:.3f}", f"{theirs / ours:.2f}"
