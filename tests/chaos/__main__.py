@@ -3,7 +3,8 @@
     python -m tests.chaos [--minutes 3] [--kills 0] [--seed N] [--store redis]
 
 What a `read_committed` reader sees then must be what an undisturbed worker makes of the same audio. Prints the faults
-by kind, the figures, and one JSON object last; exit code 1 if anything is lost, doubled or different.
+by kind, the figures, and one JSON object last; exit code 1 if anything is lost, doubled or different, or if the group
+does not come to an end (the object has the seed and the `error` then).
 """
 
 import argparse
@@ -31,6 +32,7 @@ def show(result: Result, console: Console) -> None:
         f"{result.calls} calls, {result.audio_s:.0f} s of audio, {verdict.compared} events compared: "
         f"{verdict.lost} lost, {verdict.doubled} doubled, {verdict.differing} differing"
     )
+    console.print(f"{result.refused} transactions aborted and written again, since the broker refused a send in them")
     console.print(
         f"recovery: p50 {percentile(result.recoveries, 50):.1f} s, p95 {percentile(result.recoveries, 95):.1f} s "
         f"of {len(result.recoveries)} kills of a worker that had partitions"
@@ -48,6 +50,7 @@ def summary(result: Result) -> dict[str, object]:
         "store": result.plan.store,
         "kills": result.kills,
         "rebalances": result.rebalances,
+        "refused": result.refused,
         "calls": result.calls,
         "finals": result.finals,
         "lost": verdict.lost,
@@ -72,8 +75,13 @@ def main() -> int:
     def say(text: str) -> None:
         console.print(f"{time.monotonic() - began:5.0f} s  {text}", highlight=False)
 
-    with Zygote() as zygote:
-        result = run(Plan(seed, options.store, options.minutes, options.kills), zygote, say)
+    try:
+        with Zygote() as zygote:
+            result = run(Plan(seed, options.store, options.minutes, options.kills), zygote, say)
+    except AssertionError as error:
+        console.print(str(error), markup=False, highlight=False)
+        print(json.dumps({"seed": seed, "store": options.store, "error": str(error).partition("\n")[0]}))
+        return 1
     show(result, console)
     console.print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
     print(json.dumps(summary(result)))

@@ -128,9 +128,17 @@ class Fleet:
     @property
     def rebalances(self) -> int:
         """Generations of the group after its first."""
+        generations = self._logged(r"Joined group '.+' \(generation (\d+)\)")
+        return max(map(int, generations), default=1) - 1
+
+    @property
+    def refused(self) -> int:
+        """Transactions that were aborted since the broker refused a send within them."""
+        return len(self._logged("was aborted: MessageSizeTooLargeError"))
+
+    def _logged(self, pattern: str) -> list[str]:
         logs = (worker.log_file.read_text(errors="replace") for worker in self._group.workers)
-        found = (re.findall(r"Joined group '.+' \(generation (\d+)\)", log) for log in logs)
-        return max((int(number) for numbers in found for number in numbers), default=1) - 1
+        return [found for log in logs for found in re.findall(pattern, log)]
 
     def _start(self, seat: Seat, now: float) -> None:
         cold = self._cold > 0 and self._starts >= COLD_FIRST and not seat.guest

@@ -55,6 +55,7 @@ class Result:
     damage: Counter[str]
     kills: int
     rebalances: int
+    refused: int  # transactions aborted since a send within them was refused
     calls: int
     audio_s: float
     finals: int
@@ -185,6 +186,7 @@ def run(plan: Plan, zygote: Zygote, say: Callable[[str], None] = print) -> Resul
             feed.damage,
             fleet.kills,
             fleet.rebalances,
+            fleet.refused,
             feed.calls,
             feed.audio_s,
             len(alone.outputs.finals),

@@ -32,6 +32,9 @@ SILENT_S = 3600 if LONG else 600
 SHORT_CALLS = 10_000 if LONG else 1_000
 BAD_RECORDS = 100_000
 GROWTH_MB = 25
+# Hundreds of calls that open and end at once move the heap by 20 MB up or down, and it reaches its level after some
+# thousand of them: 10,000 are held to what all else is held to.
+SHORT_GROWTH_MB = GROWTH_MB if LONG else 50
 BAD_GROWTH_MB = 5  # 80,000 records more, a fraction of a byte each
 # so little that what waits fills it within the first seconds, and memory must then be flat
 SETTINGS = ONE_THREAD | {"batching.memory_mb": 16}
@@ -89,7 +92,7 @@ def runs(kafka: str, zygote: Zygote) -> Iterator[Runs]:
 
 
 def shown(name: str, curve: Sequence[Figures]) -> None:
-    """The memory curve, for `pytest -s` and `make long`."""
+    """The memory curve, for `pytest -s`, `make long` and a failure's report."""
     few = [*curve[:: max(1, len(curve) // 10)], curve[-1]]
     print(f"\n{name}: " + ", ".join(f"{f.at - curve[0].at:.0f} s {f.heard:.0f} s {f.resident:.1f} MB" for f in few))
 
@@ -177,7 +180,7 @@ def test_many_short_calls(runs: Runs) -> None:
     assert sum(bool(words) for words in said.values()) >= SHORT_CALLS // 4
     for name, twin in zip(names, cycle(names[: len(pieces)]), strict=False):
         assert said[name] == said[twin], (name, twin)
-    assert growth(curve) < GROWTH_MB, curve
+    assert growth(curve) < SHORT_GROWTH_MB, curve
 
 
 def test_many_bad_records(runs: Runs) -> None:
