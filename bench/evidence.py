@@ -7,7 +7,8 @@ rate of greedy decoding on `demo/`'s evaluation sets, calls and one long file; w
 context that NeMo's configuration names, and with seven more (`+7`); and with four seconds of silence after each
 utterance (`+silence`), which brings out the end that NeMo's step loses in `regular`. Every step emits look-ahead + 1
 frames. Step latency is processor time of one stream on one thread, taken on the long file, NeMo's steps in turn; the
-two models run beside each other. `--write` puts table and plot into a folder. Last line: one JSON object.
+two models run beside each other. `--write` puts the tables into a folder's evidence.md and the plot beside it. Last
+line: one JSON object.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ ENGINES = ("offline", "stock", "fixed", "ours")
 SEVEN = 7
 SILENCE = np.zeros(4 * RATE, np.float32)
 GROUP = 32  # utterances in one batch
+BEGIN, END = "<!-- tables: make evidence -->", "<!-- end of tables -->"
 
 Case = list[tuple[Samples, str]]
 
@@ -231,8 +234,11 @@ def measure(style: str, every: int, minutes: float) -> tuple[list[Score], dict[s
     return scores, latency
 
 
-def table(scores: list[Score]) -> tuple[list[str], list[list[str]]]:
-    """A row for each style and case, a column for each engine: WER (deletions, insertions, substitutions), in %."""
+Shown = tuple[str, list[str], list[list[str]]]  # caption, header, rows
+
+
+def table(scores: list[Score]) -> Shown:
+    """A row for each style and case, a column for each engine."""
     rows: dict[tuple[str, str], dict[str, Score]] = {}
     for score in scores:
         rows.setdefault((score.style, score.case), {})[score.engine] = score
@@ -241,7 +247,24 @@ def table(scores: list[Score]) -> tuple[list[str], list[list[str]]]:
     for (style, case), found in rows.items():
         cells = [_cell(found[engine]) if engine in found else "" for engine in ENGINES]
         lines.append([style, case, str(next(iter(found.values())).words), *cells])
-    return header, lines
+    return "word error rate, % (deletions, insertions, substitutions)", header, lines
+
+
+def steps(latency: dict[str, dict[str, dict[str, float]]]) -> Shown:
+    rows = [
+        [style, engine, *(str(value) for value in values.values())]
+        for style, engines in latency.items()
+        for engine, values in engines.items()
+    ]
+    return "encoder step, one stream, one thread", ["model", "engine", "p50 ms", "p95 ms", "steps"], rows
+
+
+def markdown(shown: list[Shown]) -> str:
+    parts = []
+    for caption, header, rows in shown:
+        lines = [header, ["---"] * len(header), *rows]
+        parts.append(f"{caption[0].upper()}{caption[1:]}:\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    return "\n".join(parts)
 
 
 def _cell(score: Score) -> str:
@@ -265,7 +288,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=3, help="utterance of the sets (%(default)s)")
     parser.add_argument("--styles", default=",".join(MODES))
     parser.add_argument("--minutes", type=float, default=10.2, help="of the long file (%(default)s)")
-    parser.add_argument("--write", type=Path, help="folder for evidence-table.md and evidence.svg")
+    parser.add_argument("--write", type=Path, help="folder of evidence.md, for the tables, and evidence.svg")
     options = parser.parse_args()
     began = time.monotonic()
     scores: list[Score] = []
@@ -277,23 +300,23 @@ def main() -> int:
             found, latency[style] = future.result()
             scores += found
     scores.sort(key=lambda score: score.style)  # heads apart
-    header, rows = table(scores)
-    shown = Table(*header, title="word error rate in % (deletions, insertions, substitutions)")
-    for row in rows:
-        shown.add_row(*row)
     console = Console(width=150)
-    console.print(shown)
-    steps = Table("model", "engine", "p50 ms", "p95 ms", "steps", title="encoder step, one stream, one thread")
-    for style, engines in latency.items():
-        for engine, values in engines.items():
-            steps.add_row(style, engine, *(str(value) for value in values.values()))
-    console.print(steps)
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
-    print(f"{machine}; {time.monotonic() - began:.0f} s")
+    shown = [table(scores), steps(latency)]
+    for caption, header, rows in shown:
+        view = Table(*header, title=caption)
+        for row in rows:
+            view.add_row(*row)
+        console.print(view)
+    machine = (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"nemo_toolkit {version('nemo_toolkit')}; every {options.every}. utterance; {time.monotonic() - began:.0f} s"
+    )
+    print(machine)
     if options.write:
-        lines = [header, ["---"] * len(header), *rows]
-        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        (options.write / "evidence-table.md").write_text(text + "\n")
+        page = options.write / "evidence.md"
+        before, _, rest = page.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+        page.write_text(f"{before}{BEGIN}\n{markdown(shown)}\n{machine}\n{END}{after}")
         (options.write / "evidence.svg").write_text(plot(scores))
     wer: dict[str, dict[str, dict[str, float]]] = {}
     for score in scores:

@@ -1,9 +1,10 @@
-"""Linear maps of a few rows: the fast engine's, and PyTorch's `F.linear`.
+"""Linear maps of a few rows: PyTorch's `F.linear`, and the weights as the first matrix of the product.
 
     python -m bench.linear [--rounds 9]
 
 One thread, weights from memory (many of them in turns), the maps of the demo model, 17 x 512 and 24 x 1024; the least
-of the rounds, in milliseconds of processor time. Last line: one JSON object, PyTorch's time to ours by outputs, inputs
+of the rounds, in milliseconds of processor time. The fast engine turns the products of FEWEST to MOST rows
+(`worker/engine/fast/linear.py`). Last line: one JSON object, PyTorch's time to the turned product's by outputs, inputs
 and rows.
 """
 
@@ -20,11 +21,11 @@ from rich.table import Table
 from torch import Tensor
 
 from bench.turns import least
-from worker.engine.fast.linear import linear
+from worker.engine.fast.linear import FEWEST, MOST, turned
 
 MAPS = [(4 * d, d) for d in (144, 512, 1024)] + [(3 * 512, 512), (2 * 512, 512), (512, 512)]
-ROWS = (2, 3, 4)
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {"PyTorch": F.linear, "ours": linear}
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8)
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {"PyTorch": F.linear, "turned": turned}
 BYTES = 60_000_000  # of weights: more than a processor's caches hold
 
 
@@ -39,19 +40,23 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    table = Table("outputs", "inputs", "rows", "PyTorch ms", "ours ms", "PyTorch / ours")
+    table = Table("outputs", "inputs", "rows", "PyTorch ms", "turned ms", "PyTorch / turned", "the engine")
     ratios: dict[str, float] = {}
     for outputs, inputs in MAPS:
         weights = [torch.randn(outputs, inputs) for _ in range(BYTES // (4 * outputs * inputs))]
         bias = torch.randn(outputs)
         for rows in ROWS:
             x = torch.randn(rows, inputs)
-            torch.testing.assert_close(linear(x, weights[0], bias), F.linear(x, weights[0], bias), atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(turned(x, weights[0], bias), F.linear(x, weights[0], bias), atol=1e-3, rtol=1e-3)
             timed = {name: partial(through, function, x, weights, bias) for name, function in FUNCTIONS.items()}
-            theirs, ours = (value / len(weights) for value in least(timed, options.rounds).values())
-            ratios[f"{outputs},{inputs},{rows}"] = round(theirs / ours, 2)
+            theirs, other = (value / len(weights) for value in least(timed, options.rounds).values())
+            ratios[f"{outputs},{inputs},{rows}"] = round(theirs / other, 2)
             table.add_row(
-                *map(str, (outputs, inputs, rows)), f"{1e3 * theirs:.3f}", f"{1e3 * ours:.3f}", f"{theirs / ours:.2f}"
+                *map(str, (outputs, inputs, rows)),
+                f"{1e3 * theirs:.3f}",
+                f"{1e3 * other:.3f}",
+                f"{theirs / other:.2f}",
+                "turned" if FEWEST <= rows <= MOST else "",
             )
     Console(width=100).print(table)
     print(json.dumps(ratios))

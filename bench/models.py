@@ -13,7 +13,7 @@ SHIPPED = Path(__file__).parents[1] / "demo" / "models"
 CONTEXTS = ((70, 13), (70, 6), (70, 1), (70, 0))
 
 # about 115 M parameters: the size of NeMo's published streaming "large" models
-LARGE = Recipe("17x512", CONTEXTS, layers=17, width=512, heads=8, expansion=4, channels=256)
+LARGE = Recipe("17x512", CONTEXTS, head="hybrid", layers=17, width=512, heads=8, expansion=4, channels=256)
 # about 0.6 B
 HUGE = Recipe("24x1024", CONTEXTS, layers=24, width=1024, heads=8, expansion=4, channels=256)
 

@@ -13,6 +13,8 @@ class NemoPipeline:
     It pads 9 frames of log zero before a stream and always drops 2, so its frames never lie on the offline grid.
     """
 
+    tail = 0
+
     def __init__(self, model: str, context: tuple[int, int], decoder: str, batch: int) -> None:
         from nemo.collections.asr.inference.factory.pipeline_builder import PipelineBuilder
         from omegaconf import OmegaConf

@@ -10,8 +10,6 @@ import sherpa_onnx
 from worker.engine.interface import Samples
 from worker.engine.model import SpeechModel
 
-TAIL = 0.66  # seconds of silence that its examples put after a stream
-
 
 def export(model: SpeechModel, look_ahead: int, folder: Path) -> tuple[str, str]:
     """Model and token files. One look-ahead for each file: it is part of the graph."""
@@ -52,6 +50,8 @@ def export(model: SpeechModel, look_ahead: int, folder: Path) -> tuple[str, str]
 class Sherpa:
     """Its recogniser for NeMo's streaming CTC models."""
 
+    tail = round(0.66 * 16000)  # samples of silence that its examples put after a stream
+
     def __init__(self, model: str, tokens: str, threads: int) -> None:
         self._recogniser: Any = sherpa_onnx.OnlineRecognizer.from_nemo_ctc(
             tokens=tokens, model=model, num_threads=threads, sample_rate=16000, feature_dim=80
@@ -65,7 +65,7 @@ class Sherpa:
             for stream, signal in zip(streams, signals, strict=True):
                 stream.accept_waveform(16000, signal[begin : begin + chunk])
                 if begin + chunk >= length:
-                    stream.accept_waveform(16000, [0.0] * round(TAIL * 16000))
+                    stream.accept_waveform(16000, [0.0] * self.tail)
                     stream.input_finished()
             while ready := [stream for stream in streams if self._recogniser.is_ready(stream)]:
                 self._recogniser.decode_streams(ready)

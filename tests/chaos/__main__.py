@@ -3,8 +3,8 @@
     python -m tests.chaos [--minutes 3] [--kills 0] [--seed N] [--store redis]
 
 What a `read_committed` reader sees then must be what an undisturbed worker makes of the same audio. Prints the faults
-by kind, the figures, and one JSON object last; exit code 1 if anything is lost, doubled or different, or if the group
-does not come to an end (the object has the seed and the `error` then).
+by kind, the figures, and one JSON object last; exit code 1 if anything is lost, doubled or different, or if
+the run comes to no verdict (the object has the seed and the `error` then).
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 
 from rich.console import Console
 from rich.table import Table
@@ -78,9 +79,9 @@ def main() -> int:
     try:
         with Zygote() as zygote:
             result = run(Plan(seed, options.store, options.minutes, options.kills), zygote, say)
-    except AssertionError as error:
-        console.print(str(error), markup=False, highlight=False)
-        print(json.dumps({"seed": seed, "store": options.store, "error": str(error).partition("\n")[0]}))
+    except Exception as error:
+        traceback.print_exc()
+        print(json.dumps({"seed": seed, "store": options.store, "error": f"{error!r:.300}"}))
         return 1
     show(result, console)
     console.print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")

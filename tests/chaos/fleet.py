@@ -16,6 +16,7 @@ PAUSE_S = 1.0  # at most, until a worker that is gone is replaced
 BACKOFF_S = 3.0  # until one is that could not start
 STAY_S = (3.0, 8.0)  # of a worker that joins and leaves
 STAND_STILL_S = (1.5, 4.0)  # more than the session time-out
+NO_BROKER = re.compile('"level": "critical".*"message": "Kafka at ')  # a worker that could not start
 COLD_FIRST = 2  # starts until the first cold one; a cold one takes as long as ten others
 
 
@@ -161,11 +162,11 @@ class Fleet:
             waiting = {self._probe(partition) for partition in owned(worker)}
             if waiting:
                 self.outages.append(Outage(now, waiting))
-        elif code != 0 and "ready: " in worker.log_file.read_text(errors="replace"):
-            self.crashes.append(worker)
-        elif code != 0:
-            self.faults["gave up starting"] += 1  # the broker was away
+        elif code != 0 and NO_BROKER.search(worker.log_file.read_text(errors="replace")):
+            self.faults["gave up starting"] += 1
             now += BACKOFF_S
+        elif code != 0:
+            self.crashes.append(worker)
         seat.worker, seat.still = None, False
         seat.until = now + self._rng.uniform(0, PAUSE_S)
         if seat.guest:

@@ -14,12 +14,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """As `F.linear`: x (..., inputs), weight (outputs, inputs), bias (outputs,) or None; gives (..., outputs).
 
     On a processor in float32, a few rows are multiplied the other way round where there are as many outputs as inputs
-    or more, which reads the weights faster; from eight rows on it is slower.
+    or more, which reads the weights faster.
     """
     outputs, inputs = weight.shape
     rows = x.numel() // inputs
     if x.is_cuda or x.dtype != torch.float32 or not FEWEST <= rows <= MOST or outputs < inputs:
         return F.linear(x, weight, bias)
-    columns = x.reshape(rows, inputs).t()
+    return turned(x, weight, bias)
+
+
+def turned(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same with the weights as the first matrix of the product."""
+    columns = x.reshape(-1, weight.shape[1]).t()
     y = torch.mm(weight, columns) if bias is None else torch.addmm(bias[:, None], weight, columns)
-    return y.t().reshape(*x.shape[:-1], outputs).contiguous()
+    return y.t().reshape(*x.shape[:-1], len(weight)).contiguous()
