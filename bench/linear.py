@@ -56,7 +56,7 @@ def main() -> int:
                 f"{1e3 * theirs:.3f}",
                 f"{1e3 * other:.3f}",
                 f"{theirs / other:.2f}",
-                "turned" if FEWEST <= rows <= MOST else "",
+                "turned" if FEWEST <= rows <= MOST and outputs > inputs else "",
             )
     Console(width=100).print(table)
     print(json.dumps(ratios))

@@ -83,11 +83,10 @@ def delays(servers: str, zygote: Zygote, say: Say, first: int, plot: Path | None
 def record_cost(servers: str) -> Figure:
     narrow = [loop for loop in loops(20) if loop.rate == 8000]
     found = host.cost(servers, narrow, HOST_ROUNDS)
-    inside = host.parts(narrow)
     return {
         "host_us_per_chunk": round(found.least, 1),
         "host_us_median": round(found.usual, 1),
-        "host_parts_us": {name: round(value, 1) for name, value in {**found.parts, **inside}.items()},
+        "host_parts_us": {name: round(value, 1) for name, value in found.parts.items()},
     }
 
 

@@ -6,13 +6,17 @@ the worker's own consumer settings and taken by its own `Partition`.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+import worker.partition
+import worker.stream.session
 from bench.looped import Loop
 from tests.batching.fake import GEOMETRY, INFO, MODES
 from tests.conftest import own_topics
@@ -24,17 +28,29 @@ from worker.delivery.partials import Partials
 from worker.delivery.table import Table
 from worker.ingest.reader import FETCH_WAIT_MS
 from worker.live import Deployment
-from worker.partition import Partition
 from worker.settings import KafkaSettings, StreamSettings
+from worker.stream.resample import Resampler
 from worker.telemetry.metrics import Metrics
 
 RECORDS = 12_000
 RECORD_MS = 100
 
+# What `accept` is made of: the functions that do it, where they are looked up.
+PARTS: dict[str, list[tuple[Any, str]]] = {
+    "decode the record": [(worker.partition, "decode_key"), (worker.partition, "decode_record")],
+    "G.711 to float": [(worker.stream.session, "decode")],
+    "resample": [(Resampler, "process")],
+    "hand to the scheduler": [(Scheduler, "push")],
+}
+REST = "the stream's order, segments, counters"
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Microseconds of processor time a record: the least of all rounds, and the median. `parts`: of the least."""
+    """Microseconds of processor time a record: the least of all rounds, and the median.
+
+    `parts`: of the least of as many rounds in which each part had a clock; `REST` is what none of them covers.
+    """
 
     least: float
     usual: float
@@ -52,16 +68,23 @@ def cost(servers: str, streams: Sequence[Loop], rounds: int) -> Cost:
                 sender.put(f"stream-{number}", told, 0)
         sender.flush()
         sender.close()
-        found = [asyncio.run(_round(servers, topics.audio, len(streams))) for _ in range(rounds)]
-    found.sort(key=lambda parts: sum(parts.values()))
-    sums = [sum(parts.values()) for parts in found]
-    return Cost(sums[0], median(sums), found[0])
+        found: list[float] = []
+        clocked: list[dict[str, float]] = []
+        for _ in range(rounds):
+            found.append(sum(asyncio.run(_round(servers, topics.audio, len(streams))).values()))
+            inside: dict[str, float] = {}
+            with clocks(inside):
+                spent = asyncio.run(_round(servers, topics.audio, len(streams)))
+            inside = {name: 1e6 * seconds / RECORDS for name, seconds in inside.items()}
+            rest = spent["accept"] - sum(inside.values())
+            clocked.append({"fetch": spent["fetch"], **inside, REST: rest})
+    return Cost(min(found), median(found), min(clocked, key=lambda parts: sum(parts.values())))
 
 
 async def _round(servers: str, topic: str, streams: int) -> dict[str, float]:
     """All records once, in turns as the reader takes them."""
     settings, metrics = KafkaSettings(audio_topic=topic), Metrics()
-    partition = Partition(
+    partition = worker.partition.Partition(
         0,
         0,
         Table(),
@@ -101,31 +124,24 @@ async def _round(servers: str, topic: str, streams: int) -> dict[str, float]:
     return {name: 1e6 * seconds / taken for name, seconds in spent.items()}
 
 
-def parts(streams: Sequence[Loop], repeat: int = 5) -> dict[str, float]:
-    """What `accept` is made of, each step by itself on the same records: the least of `repeat` rounds."""
-    from wire.codec import decode_key, decode_record, encode_record
-    from worker.stream.pcm import decode
-    from worker.stream.resample import Resampler
+@contextmanager
+def clocks(spent: dict[str, float]) -> Iterator[None]:
+    """Adds up the seconds within the functions of PARTS, where they are. One call costs the clock 0.1 us."""
+    with ExitStack() as stack:
+        for name, places in PARTS.items():
+            spent[name] = 0.0
+            for owner, attribute in places:
+                timed = _timed(getattr(owner, attribute), name, spent)
+                stack.enter_context(patch.object(owner, attribute, timed))
+        yield
 
-    records: list[Audio] = []
-    narrow = [loop for loop in streams if loop.rate == 8000]  # the others need no resampling
-    for loop in narrow:
-        told = [record for record in loop.records(4, RECORD_MS) if isinstance(record, Audio)]
-        records += told[:200]
-    values = [encode_record(record) for record in records]
-    sounds = [decode(record.payload, "mulaw") for record in records]
-    resampler = Resampler(8000, GEOMETRY.sample_rate)
-    steps: dict[str, Callable[[], Any]] = {
-        "decode the record": lambda: [(decode_key(b"stream-1"), decode_record(value)) for value in values],
-        "G.711 to float": lambda: [decode(record.payload, "mulaw") for record in records],
-        "resample": lambda: [resampler.process(sound) for sound in sounds],
-    }
-    found = {}
-    for name, step in steps.items():
-        least = float("inf")
-        for _ in range(repeat):
-            began = time.process_time()
-            step()
-            least = min(least, time.process_time() - began)
-        found[name] = 1e6 * least / len(records)
-    return found
+
+def _timed(function: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    def timed(*arguments: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            spent[name] += time.perf_counter() - began
+
+    return timed

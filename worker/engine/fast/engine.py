@@ -13,6 +13,7 @@ from torch import Tensor
 from worker.engine.batched import BatchedEngine, Counts
 from worker.engine.fast.buckets import Buckets
 from worker.engine.fast.plan import Progress, exact_shape
+from worker.engine.fast.recorder import AFTER, Recorder
 from worker.engine.fast.step import ENDLESS, EncoderStep, PassShape
 from worker.engine.interface import Mode, Row
 from worker.engine.model import SpeechModel
@@ -26,8 +27,8 @@ class FastEngine(BatchedEngine):
     """Exact like the reference engine, without computing anything twice.
 
     `dtype` float32 or bfloat16 is that of weights and caches; features are always float32. With `buckets`, passes are
-    rounded up to few static shapes, which CUDA graphs need; without, they are as small as the batch allows. Default:
-    where there is CUDA.
+    rounded up to few static shapes, which CUDA graphs need (the default where there is CUDA); without, they are as
+    small as the batch allows, and recorded once `record_after` of a kind were run.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class FastEngine(BatchedEngine):
         dtype: torch.dtype = torch.float32,
         max_frames: int = MAX_FRAMES,
         buckets: bool | None = None,
+        record_after: int = AFTER,
     ) -> None:
         super().__init__(model, slots)
         self._max_frames = max(max_frames, max(model.left_context) + 1)
         self._step = EncoderStep(model, self._arenas, self._features.bands, dtype, self._max_frames)
+        self._recorder = Recorder(self._step, record_after)
         self._buckets: Buckets | None = None
         if buckets if buckets is not None else self._device.type == "cuda":
             self._buckets = Buckets(self._step, slots, self._arenas.scratch, self._device)
@@ -102,7 +105,7 @@ class FastEngine(BatchedEngine):
         else:
             edges = bool(last.any() or (done == 0).any())
             shape = PassShape(mode.look_ahead, len(slots), exact_shape(context, depth, progress), edges)
-            encoded = self._step(shape, mels, self._to_device(numbers))
+            encoded = self._recorder(shape, mels, self._to_device(numbers))
         return encoded[: len(slots)], past - first
 
     def _place(self, mels: Tensor, shift: Counts, size: int) -> Tensor:

@@ -22,7 +22,8 @@ class Ring:
         self._rows = arenas.view(name).view(-1, width)
         self._layers = layers
         self._capacity = capacity
-        self._read: Tensor | None = None if self._rows.is_cuda else self._rows.new_empty(0, width)
+        # as much as all slots can be read into; pages that no read has met yet take no memory
+        self._read = None if self._rows.is_cuda else self._rows.new_empty(len(self._rows) // layers, width)
 
     def rows(self, slots: Tensor, first: Tensor, count: int) -> Tensor:
         """(B, count) rows of frames `first[b]`, `first[b] + 1`, ... of the given slots.
@@ -45,7 +46,8 @@ class Ring:
         if self._read is None:
             found = table.index_select(0, index)
         else:
-            if len(self._read) < len(index):
-                self._read = table.new_empty(len(index), table.shape[1])
-            found = torch.index_select(table, 0, index, out=self._read[: len(index)])
+            found = torch.index_select(table, 0, index, out=self._read[: index.shape[0]])
         return found.view(*rows.shape, -1)
+
+    def state(self) -> list[Tensor]:
+        return [self._rows] if self._read is None else [self._rows, self._read]

@@ -89,6 +89,11 @@ class EncoderStep:
             x = self._out_proj(x.float())
         return x.float()
 
+    def state(self) -> list[Tensor]:
+        """Every tensor that a pass writes to and a later one reads, as the operations see it."""
+        rings = (self._rings.kv, self._rings.conv, self._rings.ahead, self._rings.beside)
+        return [*self.subsampling.state(self._arenas), *(tensor for ring in rings if ring for tensor in ring.state())]
+
 
 def _contexts(model: SpeechModel) -> dict[int, Context]:
     """By look-ahead."""

@@ -58,6 +58,9 @@ class StreamingSubsampling:
             channels = (stage.pointwise[0] if stage.pointwise else stage.weight).shape[0]
             bands = bands // 2 + 1
 
+    def state(self, arenas: Arenas) -> list[Tensor]:
+        return [arenas.view(f"subsampling.{index}") for index in range(len(self._stages))]
+
     def masks(self, done: Tensor, frames: int, mels: Tensor) -> list[Tensor]:
         """For each stage (B, frames * factor / 2^stage): outputs that the offline model has.
 

@@ -1,0 +1,98 @@
+"""Recorded passes do what Python does: the same frames and the same state, bit for bit, for any number of rows."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.engine.models import CHUNKED, CHUNKED_BATCH_NORM, REGULAR_SKEWED, Recipe, Zoo
+from tests.engine.play import Player, difference, offline
+from tests.engine.speech import excerpt
+from worker.engine.fast.engine import FastEngine
+from worker.engine.fast.recorder import MOST
+from worker.engine.interface import Mode, Row
+
+SLOTS = 9
+RECIPES = [CHUNKED, CHUNKED_BATCH_NORM, REGULAR_SKEWED]
+
+# the streams of a step, as a number of rows from a first one on, and the chunks of each
+steps = st.lists(st.tuples(st.integers(1, SLOTS), st.integers(0, SLOTS - 1), st.integers(1, 3)), min_size=3, max_size=9)
+
+
+class Twin:
+    """One engine of two that are given the same."""
+
+    def __init__(self, engine: FastEngine, mode: Mode) -> None:
+        self.engine = engine
+        self._mode = mode
+        self._chunks = [0] * SLOTS
+        for slot in range(SLOTS):
+            engine.open(slot, mode)
+        self.step(SLOTS, 0, 2)
+
+    def step(self, rows: int, first: int, chunks: int) -> list[tuple[list[int], list[int]]]:
+        geometry = self.engine.info.geometry
+        batch = []
+        for slot in sorted((first + number) % SLOTS for number in range(rows)):
+            done = self._chunks[slot]
+            begin = geometry.chunk_end(self._mode.look_ahead, done - 1) if done else 0
+            self._chunks[slot] += chunks
+            end = geometry.chunk_end(self._mode.look_ahead, self._chunks[slot] - 1)
+            batch.append(Row(slot, excerpt(slot, 250_000)[begin:end]))
+        return [(tokens.ids, tokens.frames) for tokens in self.engine.step(batch)]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {name: tensor for slot in range(SLOTS) for name, tensor in self._saved(slot).items()}
+
+    def _saved(self, slot: int) -> dict[str, torch.Tensor]:
+        return {f"{slot} {name}": tensor for name, tensor in self.engine.save(slot).tensors.items()}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+@settings(max_examples=4, deadline=None)
+@given(plan=steps, after=st.sampled_from([0, 1]))
+def test_recorded_passes_leave_what_others_leave(
+    zoo: Zoo, recipe: Recipe, plan: list[tuple[int, int, int]], after: int
+) -> None:
+    model = zoo.pair(recipe).model
+    mode = Mode(min(filter(None, model.info.look_aheads)), model.info.decoders[0])
+    recorded, played = (Twin(FastEngine(model, SLOTS, record_after=n), mode) for n in (after, 10**9))
+    for step in [*plan, *plan]:
+        assert recorded.step(*step) == played.step(*step)
+        mine, theirs = recorded.state(), played.state()
+        assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    assert recorded.engine._recorder.made
+    assert not played.engine._recorder.made
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_recorded_passes_equal_offline(zoo: Zoo, recipe: Recipe) -> None:
+    """One row, then four with it, then one again."""
+    pair = zoo.pair(recipe)
+    engine = FastEngine(pair.model, 5, record_after=0)
+    mode = Mode(pair.model.info.look_aheads[0], "ctc")
+    player = Player(engine)
+    takes = [player.start(slot, excerpt(slot, 60_000 + 7_000 * slot), mode) for slot in range(5)]
+    player.step({takes[0]: 1})
+    for _ in range(3):
+        player.step({takes[0]: 1})
+    player.finish(takes)
+    assert engine._recorder.made
+    for take in takes:
+        assert difference(take.frames, offline(pair.stock, take.samples, pair.context(mode.look_ahead))) <= 1e-4
+
+
+def test_recordings_are_few(zoo: Zoo) -> None:
+    """However many kinds of passes there are."""
+    pair = zoo.pair(CHUNKED)
+    engine = FastEngine(pair.model, 2, record_after=0)
+    silence = np.zeros(200_000, np.float32)
+    for mode in pair.modes:
+        for chunks in range(1, 28 // (mode.look_ahead + 1) + 1):
+            engine.open(0, mode)
+            begin, end = 0, engine.info.geometry.chunk_end(mode.look_ahead, 0)
+            for number in range(3):
+                engine.step([Row(0, silence[begin:end])])
+                begin, end = end, engine.info.geometry.chunk_end(mode.look_ahead, (number + 1) * chunks)
+    assert len(engine._recorder.made) == MOST
