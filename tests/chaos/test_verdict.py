@@ -76,6 +76,18 @@ def test_an_event_told_again_under_another_number_is_doubled() -> None:
     assert differing > 0
 
 
+def test_a_word_that_takes_no_time_is_not_doubled_by_the_one_that_begins_there() -> None:
+    """A flush can cut a word to nothing; the next utterance may begin at that moment."""
+    cut = replace(said(0, 0, "one"), words=(Word("one", 0, 0, 0.9),), end=0, reason="flush")
+    story: list[Final] = [cut, *STORY[1:2], said(2, 0), *STORY[3:]]
+    assert compare(outputs(story), outputs(story)).good
+    twice = compare(outputs([story[0], *story]), outputs(story))
+    again = replace(story[0], head=head(1))
+    renumbered = compare(outputs([story[0], again, *story[2:]]), outputs(story))
+    assert (twice.lost, twice.doubled) == (0, 1)
+    assert (renumbered.lost, renumbered.doubled) == (1, 1)  # the marker is gone
+
+
 def test_a_word_fewer_at_the_end_is_lost_and_one_within_differs() -> None:
     long = said(4, 4000, "one two three")
     theirs = outputs([*STORY[:4], long, STORY[5]])

@@ -83,10 +83,11 @@ def uncovered(wanted: Sequence[Out[Final]], given: Sequence[Out[Final]]) -> list
     spans: dict[Hashable, list[Span]] = {}
     for out in given:
         kind, span = _span(out.event)
-        spans.setdefault(kind, []).append(span)
+        spans.setdefault(kind, []).append(lasting(span))
     missing = []
     for out in wanted:
-        kind, (start, end) = _span(out.event)
+        kind, span = _span(out.event)
+        start, end = lasting(span)
         for first, last in sorted(spans.get(kind, ())):
             if first <= start < last:
                 start = last
@@ -103,19 +104,27 @@ def repeated(outs: Sequence[Out[Final]]) -> list[Out[Final]]:
     for out in outs:
         kind, (start, end) = _span(out.event)
         before = spans.setdefault(kind, [])
-        if out.event.head.id in ids or any(start < last and first < end for first, last in before):
+        # a word that a flush cut to nothing covers none of what begins at that moment
+        over = any((start, end) == (first, last) or (start < last and first < end) for first, last in before)
+        if out.event.head.id in ids or over:
             found.append(out)
         before.append((start, end))
         ids.add(out.event.head.id)
     return found
 
 
+def lasting(span: Span) -> Span:
+    """A millisecond at least."""
+    start, end = span
+    return start, max(end, start + 1)
+
+
 def _span(event: Final) -> tuple[Hashable, Span]:
     """What kind of thing an event tells, and the stream time that it covers; a marker and an end are one of a kind."""
     if isinstance(event, Utterance):
-        return "speech", (event.start, max(event.end, event.start + 1))
+        return "speech", (event.start, event.end)
     if isinstance(event, Gap):
-        return "gap", (event.start, max(event.end, event.start + 1))
+        return "gap", (event.start, event.end)
     if isinstance(event, Marker):
         return ("marker", event.flush_id), (0, 1)
     assert isinstance(event, StreamEnd)
