@@ -2,7 +2,7 @@
 # Each target works on its own: it makes .venv first when that is missing or older than the lock.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+PYTEST_ARGS ?= -n 2 --dist loadgroup --durations=25 --durations-min=5
 
 BIN := .venv/bin
 READY := .venv/.ready

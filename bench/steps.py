@@ -6,13 +6,16 @@ those of `chunked_limited`: after the first, every step of look-ahead r takes 8 
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worker.engine.batched import BatchedEngine
+from worker.engine.fast.engine import FastEngine
 from worker.engine.interface import Mode, Row, Samples
 from worker.engine.model import SpeechModel
 
@@ -98,6 +101,11 @@ class Ours:
         # features and decoder of the whole step would do this
         self._engine._counters["frames"][slots] += emitted
         return encoded
+
+    def unrecorded(self) -> AbstractContextManager[object]:
+        """The fast engine without its recordings."""
+        assert isinstance(self._engine, FastEngine)
+        return patch.object(self._engine, "_recorder", self._engine._step)
 
     def save(self, batch: int) -> Any:
         return [self._engine.save(slot) for slot in range(batch)]
