@@ -90,6 +90,26 @@ MOUNTED = ("/etc/trunkline", "/model", "/model-cache", *(
 ))  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("values", "threads"),
+    [
+        ({"gpu": {"count": 0}, "resources": {"limits": {"cpu": "8"}}}, 4),
+        ({"gpu": {"count": 0}, "resources": {"limits": {"cpu": 7.5}, "requests": {"cpu": "2"}}}, 3),
+        ({"gpu": {"count": 0}, "resources": {"requests": {"cpu": "6500m"}}}, 3),
+        ({"gpu": {"count": 0}, "resources": {"requests": {"cpu": "500m"}}}, 1),
+        # nothing to go by, or what somebody knows better: the worker's default and what is said
+        ({"gpu": {"count": 0}, "resources": None}, None),
+        ({"gpu": {"count": 1}, "resources": {"requests": {"cpu": "8"}}}, None),
+        ({"gpu": {"count": 0}, "settings": {"model": {"threads": 7}}}, 7),
+    ],
+)
+def test_a_worker_on_the_cpu_takes_threads_by_what_its_pod_asks_for(values, threads, tmp_path, secret, monkeypatch):
+    name = f"threads of {values}"
+    monkeypatch.setitem(VALUES, name, values)
+    loaded, _ = _loaded(name, tmp_path, secret, monkeypatch)
+    assert loaded.settings.model.threads == threads
+
+
 def test_secrets_reach_the_worker_as_files_and_variables_and_never_in_the_settings_file(tmp_path, secret, monkeypatch):
     loaded, container = _loaded("gpu-production", tmp_path, secret, monkeypatch)
     kafka, state = loaded.settings.kafka, loaded.settings.state
