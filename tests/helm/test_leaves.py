@@ -100,6 +100,7 @@ ARRIVES = [
     (ON, "monitoring/prometheusRule/labels", "PrometheusRule", "", "metadata/labels"),
     (ON, "monitoring/dashboards/labels", "ConfigMap", "-dashboard-worker", "metadata/labels"),
     (ON, "monitoring/dashboards/annotations", "ConfigMap", "-dashboard-worker", "metadata/annotations"),
+    (ON, "topics/timeoutSeconds", "Job", "", "spec/activeDeadlineSeconds"),
     (ON, "testCall/timeoutSeconds", "Pod", "", "spec/activeDeadlineSeconds"),
     *((ON, f"client/{key}", "Job", "", f"{POD}/{key}") for key in ("nodeSelector", "tolerations")),
     *((ON, f"client/{key}", "Pod", "", f"spec/{key}") for key in ("nodeSelector", "tolerations")),
@@ -151,7 +152,6 @@ FIXED: list[tuple[str, str, str, str, Any]] = [
     ("hpa", "HorizontalPodAutoscaler", "", "spec/metrics/1/pods/metric/name", "trunkline_streams_open"),
     # a job that failed is left, with its log
     (ON, "Job", "", "metadata/annotations/helm.sh|hook-delete-policy", "before-hook-creation,hook-succeeded"),
-    (ON, "Job", "", "spec/activeDeadlineSeconds", 300),
 ]
 
 
