@@ -98,6 +98,51 @@ def test_workers_beyond_the_gpus_wait_and_scaling_down_takes_the_last(cluster):
         assert left["metadata"]["name"].endswith("-0")
 
 
+def test_turning_autoscaling_on_keeps_the_workers_that_there_are(cluster):
+    with release(cluster, EXAMPLES["minimal"] | {"replicas": 4}) as made:
+        made.install()
+
+        def pods() -> list[str]:
+            return [pod["metadata"]["uid"] for pod in made.workers()]
+
+        before = pods()
+        for _ in range(2):  # nobody has scaled them before the second
+            made.upgrade("--set=autoscaling.enabled=true")
+            assert pods() == before, "one that had gone would have come back as another"
+        made.kubectl("scale", f"statefulset/{NAME}-trunkline", "--replicas=6")  # by the subresource, as a scaler does
+        eventually(lambda: made.ready() == 6, "two more")
+        more = pods()
+        made.upgrade("--set=autoscaling.enabled=true")
+        assert pods() == more
+        assert more[:4] == before
+        with pytest.raises(ClusterError, match=r"conflict with .*spec\.replicas"):
+            made.upgrade()
+        made.upgrade("--force-conflicts")
+        eventually(lambda: pods() == before, "those that the values say")
+
+
+def test_a_count_that_another_owns_stays_where_manifests_are_applied_without_looking(cluster):
+    page = (CHART.parents[1] / "docs" / "install.md").read_text()
+    (handed_over,) = re.findall(r"echo '(.*spec: {replicas: 4}}.*)' \|", page)
+    with release(cluster, EXAMPLES["minimal"] | {"replicas": 4}) as made:
+
+        def apply(manifest: str, manager: str) -> None:
+            cluster.kubectl(
+                "apply",
+                "--server-side",
+                f"--field-manager={manager}",
+                f"--namespace={made.namespace}",
+                "--filename=-",
+                stdin=manifest,
+            )
+
+        apply(made.template(), "argocd-controller")
+        apply(handed_over.replace("name: trunkline", f"name: {NAME}-trunkline"), "scaler")
+        made.write(EXAMPLES["minimal"] | {"autoscaling": {"enabled": True}})
+        apply(made.template(), "argocd-controller")
+        assert made.stateful_set["spec"]["replicas"] == 4
+
+
 def test_draining_nodes_takes_one_worker_at_a_time(cluster):
     spread = [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}]
     with release(cluster, EXAMPLES["minimal"] | {"replicas": 2, "topologySpreadConstraints": spread}) as made:
