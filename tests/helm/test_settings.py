@@ -214,7 +214,8 @@ def test_the_test_call_is_a_right_command_line(name, tmp_path, secret, monkeypat
     assert container.command is not None
     shell, script = container.command
     assert subprocess.run([shell, "-n", script], capture_output=True, text=True).stderr == ""
-    audio, final, partial = container.args
+    audio, final, partial, seconds = container.args
+    assert 60 < int(seconds) < spec["activeDeadlineSeconds"]
     kafka = _settings(name).kafka
     assert (audio, final, partial) == (kafka.audio_topic, kafka.final_topic, kafka.partial_topic)
     sent = produce.parse([str(container.path("/test/call.flac")), "--call-id", "x", "--topic", audio])
