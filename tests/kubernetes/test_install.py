@@ -189,5 +189,27 @@ def test_the_claims_of_a_cache_are_kept_when_workers_go_and_deleted_with_the_rel
         eventually(lambda: claims() == ["models"], "the caches have gone")
 
 
+def test_a_cache_is_added_to_a_running_release_worker_by_worker_and_removed_again(cluster):
+    cache = {"enabled": True, "size": "20Gi", "storageClassName": "fast"}
+    with release(cluster, {"replicas": 2}) as made:
+        made.install()
+        made.write({"replicas": 2, "model": {"huggingFace": {"cache": cache}}})
+        with pytest.raises(ClusterError, match="volumeClaimTemplates.*immutable"):
+            made.upgrade()
+        made.kubectl("delete", "statefulset", f"{NAME}-trunkline", "--cascade=orphan")
+        assert made.ready() == 2, "the workers go on"
+        made.helm("upgrade", str(CHART), f"--values={made.file}")
+        for pod in made.workers():  # they have no claim, so that the new set can do nothing with them
+            made.kubectl("delete", "pod", pod["metadata"]["name"])
+            eventually(lambda: made.ready() == 2, "one with a claim has come")
+        for pod in made.workers():
+            (claim,) = [v["persistentVolumeClaim"] for v in pod["spec"]["volumes"] if v["name"] == "model-cache"]
+            assert claim["claimName"] == f"model-cache-{pod['metadata']['name']}"
+        made.write({"replicas": 2})
+        made.kubectl("delete", "statefulset", f"{NAME}-trunkline", "--cascade=orphan")
+        made.upgrade()
+        assert not [v for pod in made.workers() for v in pod["spec"]["volumes"] if v["name"] == "model-cache"]
+
+
 def test_the_examples_of_the_chart_are_all_tried():
     assert {path.stem for path in (CHART / "examples").iterdir()} == set(EXAMPLES)
