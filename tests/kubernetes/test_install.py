@@ -194,7 +194,7 @@ def test_a_cache_is_added_to_a_running_release_worker_by_worker_and_removed_agai
     with release(cluster, {"replicas": 2}) as made:
         made.install()
         made.write({"replicas": 2, "model": {"huggingFace": {"cache": cache}}})
-        with pytest.raises(ClusterError, match="volumeClaimTemplates.*immutable"):
+        with pytest.raises(ClusterError, match=r"volumeClaimTemplates.*immutable"):
             made.upgrade()
         made.kubectl("delete", "statefulset", f"{NAME}-trunkline", "--cascade=orphan")
         assert made.ready() == 2, "the workers go on"
