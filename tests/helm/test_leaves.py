@@ -127,8 +127,13 @@ ELSEWHERE = {
     *("autoscaling/kind", "autoscaling/maxReplicas", "autoscaling/lagSeconds", "autoscaling/streamsPerWorker"),
     *("monitoring/prometheusRule/runbookUrl", "topics/create", "topics/partitions", "topics/replicationFactor"),
     # by the readers of settings
-    *("settings", "model/huggingFace/tokenSecret", "secrets/kafkaTls/certKey", "secrets/kafkaTls/keyKey"),
-    "secrets/clientSasl/usernameKey",
+    *("settings", "model/huggingFace/tokenSecret", "secrets/clientSasl/usernameKey"),
+    *(f"secrets/{secret}/passwordKey" for secret in ("kafkaSasl", "clientSasl", "redis")),
+    *(
+        f"secrets/{secret}/{key}"
+        for secret in ("kafkaTls", "clientTls", "redisTls")
+        for key in ("caKey", "certKey", "keyKey")
+    ),
 }
 
 # What no value says, and what would be missed.
