@@ -22,7 +22,10 @@ def test_schema_and_table_are_as_they_would_be_made():
 
 
 def _walk(schema: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
+    """Every key, also those of lists' entries and of the shapes that are referred to."""
     found = {}
+    while "$ref" in schema or "items" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema["items"]
     for name, field in schema.get("properties", {}).items():
         found[f"{path}{name}"] = field
         found |= _walk(field, f"{path}{name}.")
