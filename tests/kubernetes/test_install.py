@@ -65,9 +65,12 @@ def test_a_pod_that_asks_for_more_than_restricted_is_refused(cluster):
             cluster.try_apply(made.template(), made.namespace)
 
 
-def test_a_failing_upgrade_is_rolled_back(cluster):
-    with release(cluster, EXAMPLES["minimal"] | {"replicas": 2}) as made:
+@pytest.mark.parametrize("name", ["minimal", "gpu-production"])
+def test_a_failing_upgrade_is_rolled_back(cluster, name):
+    with release(cluster, EXAMPLES[name] | {"replicas": 2}) as made:
         made.install()
+        if name == "gpu-production":  # where a scaler says how many
+            made.kubectl("scale", f"statefulset/{NAME}-trunkline", "--replicas=2")
         sound = made.stateful_set["spec"]["template"]
         with pytest.raises(ClusterError):
             made.upgrade("--set=resources.requests.cpu=1000", "--rollback-on-failure", timeout_s=15)
