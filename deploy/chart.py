@@ -78,7 +78,14 @@ def _field(name: str, field: Tree) -> Tree:
 def variable_schema() -> Tree:
     """Names of extraEnv: of those that begin as the worker's do, only the worker's."""
     known = ["TRUNKLINE_CONFIG", *map(sources.variable, sources.names())]
-    return {"type": "string", "minLength": 1, "if": {"pattern": "^TRUNKLINE_"}, "then": {"enum": known}}
+    text = "Name of the variable."
+    return {
+        "description": text,
+        "type": "string",
+        "minLength": 1,
+        "if": {"pattern": "^TRUNKLINE_"},
+        "then": {"enum": known},
+    }
 
 
 def flag_schema() -> Tree:

@@ -6,11 +6,13 @@ ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# What that index appends to its versions; empty for an index that does not.
+ARG TORCH_LABEL=+cpu
 WORKDIR /src
 RUN python -m venv /opt/trunkline
 COPY deploy/worker.lock deploy/
 RUN /opt/trunkline/bin/pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" \
-    "torch==$(sed -n 's/^torch==\([^ ]*\).*/\1/p' deploy/worker.lock)+cpu"
+    "torch==$(sed -n 's/^torch==\([^ ]*\).*/\1/p' deploy/worker.lock)$TORCH_LABEL"
 RUN awk '/^[^ ]/ { kept = !/^(torch==|triton==|cuda-toolkit==|nvidia-)/ } kept' deploy/worker.lock > deploy/cpu.lock \
     && /opt/trunkline/bin/pip install --no-cache-dir --no-deps --require-hashes -r deploy/cpu.lock
 COPY pyproject.toml README.md LICENSE ./

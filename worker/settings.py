@@ -128,7 +128,9 @@ class ModelSettings(Section):
     )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`.")
     threads: Positive | None = Field(
-        default=None, description="CPU threads of the model step; half of the cores this process may use if not given."
+        default=None,
+        description="CPU threads of the model step; if not given, half of the cores that this process may use, by its "
+        "affinity and its container's limit.",
     )
 
 

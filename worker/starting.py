@@ -44,8 +44,7 @@ def load_engine(settings: Settings) -> Loaded:
     from worker.state.fingerprint import fingerprint
 
     chosen, batching = settings.model, settings.batching
-    # the event loop needs a core; step threads that wait for each other on a busy one cost more than they bring
-    torch.set_num_threads(chosen.threads or max(1, len(os.sched_getaffinity(0)) // 2))
+    torch.set_num_threads(chosen.threads or half_of_the_cores())
     began = time.monotonic()
     model = load(chosen.source, chosen.device, chosen.id)
     engine = build(model, batching.slots, chosen.engine, chosen.dtype, batching.max_frames)
@@ -55,6 +54,17 @@ def load_engine(settings: Settings) -> Loaded:
     made_for = Fingerprint("", "") if settings.state.store == "device" else fingerprint(engine, model)
     log.info("model %s loaded in %.1f s", engine.info.model_id, time.monotonic() - began)
     return Loaded(engine, mode, made_for)
+
+
+def half_of_the_cores() -> int:
+    """Threads of the model step where the settings name none; at least one.
+
+    The event loop needs a core, and step threads that wait for each other on a busy one cost more than they bring.
+    """
+    from joblib import cpu_count  # it knows affinity and the container's quota
+
+    cores: int = cpu_count()
+    return max(1, cores // 2)
 
 
 async def load_unless(stop: asyncio.Event, settings: Settings) -> Loaded:

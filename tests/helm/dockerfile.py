@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +35,10 @@ def stages(path: Path) -> list[list[tuple[str, str]]]:
     return found
 
 
-def build(path: Path, folder: Path) -> Path:
+def build(path: Path, folder: Path, arguments: Mapping[str, str] | None = None) -> Path:
     """Run the build stage in `folder`, which is to be empty; return what stands for /opt/trunkline.
 
-    Paths below /opt lie in the folder. Raises subprocess.CalledProcessError.
+    Paths below /opt lie in the folder. `arguments` stand in for defaults of ARG. Raises subprocess.CalledProcessError.
     """
     made, source, home = folder / "opt" / "trunkline", folder / "src", folder / "home"
     for each in (made.parent, source, home):
@@ -45,7 +46,10 @@ def build(path: Path, folder: Path) -> Path:
     environment = {name: value for name, value in os.environ.items() if NETWORK.search(name)}
     environment |= {"HOME": str(home), "PATH": f"{_python(folder)}:/usr/local/bin:/usr/bin:/bin"}
     for keyword, rest in stages(path)[0]:
-        if keyword == "COPY":
+        if keyword == "ARG":
+            name, _, default = rest.partition("=")
+            environment[name] = (arguments or {}).get(name, default)
+        elif keyword == "COPY":
             *files, target = rest.split()
             for file in files:
                 _copy(ROOT / file, source / target / (Path(file).name if target.endswith("/") else ""))

@@ -70,9 +70,10 @@ def test_the_image_without_cuda_has_the_locks_packages_but_cudas(tmp_path):
     assert kept.count("--hash") == sum(
         part.count("--hash") for part in re.split(r"\n(?! )", lock) if part.partition("==")[0] not in left_out
     )
-    wanted = re.search(r'"(torch==\$\(.*\)\+cpu)"', wheel)
+    wanted = re.search(r'"(torch==.*)"', wheel)
     assert wanted is not None
-    assert shell(f'echo "{wanted[1]}"').strip() == f"torch=={_pins(lock)['torch']}+cpu"
+    (label,) = [rest for keyword, rest in stages(path)[0] if keyword == "ARG" and rest.startswith("TORCH_LABEL=")]
+    assert shell(f'{label}; echo "{wanted[1]}"').strip() == f"torch=={_pins(lock)['torch']}+cpu"
 
 
 @pytest.mark.parametrize("path", WORKERS, ids=lambda path: path.name)
@@ -100,10 +101,12 @@ def test_the_health_check_asks_the_worker_and_believes_it(path):
 @pytest.mark.skipif(
     "TRUNKLINE_TESTS_IMAGES" not in os.environ, reason="make test-images: installs gigabytes from the package index"
 )
-@pytest.mark.parametrize("path", [FILES[0], FILES[2]], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_steps_run_in_a_clean_folder_and_give_a_program_that_works(path, tmp_path):
-    """The image without CUDA needs PyTorch's own index; its other step is tried above."""
-    made = build(path, tmp_path)
+    """For the image without CUDA PyTorch comes from the index of all else, and lacks CUDA."""
+    without_cuda = path.name == "worker-cpu.Dockerfile"
+    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
+    made = build(path, tmp_path, {"TORCH_INDEX": index, "TORCH_LABEL": ""} if without_cuda else {})
     clean = {"PATH": f"{made}/bin", "HOME": str(tmp_path / "home")}
     for command, said in (
         (["trunkline", "--version"], "trunkline 0.1.0"),
@@ -116,4 +119,6 @@ def test_the_steps_run_in_a_clean_folder_and_give_a_program_that_works(path, tmp
         )
         assert said in done.stdout + done.stderr
     packages = subprocess.run([f"{made}/bin/pip", "check"], env=clean, capture_output=True, text=True, cwd="/")
-    assert packages.returncode == 0, packages.stdout
+    asked_for = re.compile(r"torch \S+ requires (triton|cuda-toolkit|nvidia-\S+), which is not installed\.")
+    missing = [line for line in packages.stdout.splitlines() if not (without_cuda and asked_for.fullmatch(line))]
+    assert missing in ([], ["No broken requirements found."])

@@ -100,6 +100,7 @@ ARRIVES = [
     (ON, "monitoring/prometheusRule/labels", "PrometheusRule", "", "metadata/labels"),
     (ON, "monitoring/dashboards/labels", "ConfigMap", "-dashboard-worker", "metadata/labels"),
     (ON, "monitoring/dashboards/annotations", "ConfigMap", "-dashboard-worker", "metadata/annotations"),
+    (ON, "topics/timeoutSeconds", "Job", "", "spec/activeDeadlineSeconds"),
     (ON, "testCall/timeoutSeconds", "Pod", "", "spec/activeDeadlineSeconds"),
     *((ON, f"client/{key}", "Job", "", f"{POD}/{key}") for key in ("nodeSelector", "tolerations")),
     *((ON, f"client/{key}", "Pod", "", f"spec/{key}") for key in ("nodeSelector", "tolerations")),
@@ -126,8 +127,13 @@ ELSEWHERE = {
     *("autoscaling/kind", "autoscaling/maxReplicas", "autoscaling/lagSeconds", "autoscaling/streamsPerWorker"),
     *("monitoring/prometheusRule/runbookUrl", "topics/create", "topics/partitions", "topics/replicationFactor"),
     # by the readers of settings
-    *("settings", "model/huggingFace/tokenSecret", "secrets/kafkaTls/certKey", "secrets/kafkaTls/keyKey"),
-    "secrets/clientSasl/usernameKey",
+    *("settings", "model/huggingFace/tokenSecret", "secrets/clientSasl/usernameKey"),
+    *(f"secrets/{secret}/passwordKey" for secret in ("kafkaSasl", "clientSasl", "redis")),
+    *(
+        f"secrets/{secret}/{key}"
+        for secret in ("kafkaTls", "clientTls", "redisTls")
+        for key in ("caKey", "certKey", "keyKey")
+    ),
 }
 
 # What no value says, and what would be missed.
@@ -151,7 +157,6 @@ FIXED: list[tuple[str, str, str, str, Any]] = [
     ("hpa", "HorizontalPodAutoscaler", "", "spec/metrics/1/pods/metric/name", "trunkline_streams_open"),
     # a job that failed is left, with its log
     (ON, "Job", "", "metadata/annotations/helm.sh|hook-delete-policy", "before-hook-creation,hook-succeeded"),
-    (ON, "Job", "", "spec/activeDeadlineSeconds", 300),
 ]
 
 

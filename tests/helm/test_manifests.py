@@ -18,7 +18,6 @@ KINDS = {
     "defaults": [*ALWAYS, *WITH],
     "image-volume": [*ALWAYS, *WITH],
     "init-container": [*ALWAYS, *WITH],
-    "own-topics": [*ALWAYS, *WITH],
     "hpa": [*ALWAYS, *WITH, "HorizontalPodAutoscaler"],
     "pod-monitor": [*ALWAYS, *WITH, "PodMonitor"],
     "tls-everywhere": [*ALWAYS, *WITH, "Job", *["NetworkPolicy"] * 3],

@@ -209,7 +209,9 @@ def test_alerts_and_dashboards_are_the_projects_files():
         )
     for path in (CHART / "files" / "dashboards").iterdir():
         made = only(rendered(ON), "ConfigMap", f"-dashboard-{path.stem}")
-        assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert made["metadata"]["labels"]["grafana_dashboard"] == "yes"
+        usual = only(rendered("gpu-production"), "ConfigMap", f"-dashboard-{path.stem}")
+        assert usual["metadata"]["labels"]["grafana_dashboard"] == "1"
         assert json.loads(made["data"][f"trunkline-{path.name}"]) == json.loads(path.read_text())
 
 

@@ -44,6 +44,10 @@ def secret(tmp_path_factory):
         "username": "somebody",
         "password": "hidden\n",
         "token": "hf_hidden",
+        # by other keys than the defaults
+        **{f"{owner}.pem": authority.ca.read_text() for owner in ("kafka", "admin", "redis")},
+        **{f"{owner}-password": f"of the {owner}" for owner in ("worker", "admin", "redis")},
+        "access-token": "hf_other",
     }
     return {"kind": "Secret", "stringData": data}
 
@@ -69,7 +73,10 @@ def test_the_worker_takes_its_settings(name, tmp_path, secret, monkeypatch):
     loaded, container = _loaded(name, tmp_path, secret, monkeypatch)
     settings = loaded.settings
     assert settings.telemetry.host == "0.0.0.0"
-    assert settings.telemetry.port == only(rendered(name), "Service")["spec"]["ports"][0]["port"]
+    (port,) = only(rendered(name), "Service")["spec"]["ports"]
+    (own,) = worker(rendered(name))["containers"][0]["ports"]
+    assert own == {"name": port["targetPort"], "containerPort": settings.telemetry.port}
+    assert port["port"] == settings.telemetry.port
     given: dict[str, Any] = VALUES[name].get("settings", {})
     for section, content in given.items():
         for key, value in content.items() if isinstance(content, dict) else [(None, content)]:
@@ -88,6 +95,26 @@ def test_the_worker_takes_its_settings(name, tmp_path, secret, monkeypatch):
 MOUNTED = ("/etc/trunkline", "/model", "/model-cache", *(
     f"/etc/trunkline-secrets/{each}" for each in ("kafka-sasl", "kafka-tls", "redis", "redis-tls")
 ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "threads"),
+    [
+        ({"gpu": {"count": 0}, "resources": {"limits": {"cpu": "8"}}}, 4),
+        ({"gpu": {"count": 0}, "resources": {"limits": {"cpu": 7.5}, "requests": {"cpu": "2"}}}, 3),
+        ({"gpu": {"count": 0}, "resources": {"requests": {"cpu": "6500m"}}}, 3),
+        ({"gpu": {"count": 0}, "resources": {"requests": {"cpu": "500m"}}}, 1),
+        # nothing to go by, or what somebody knows better: the worker's default and what is said
+        ({"gpu": {"count": 0}, "resources": None}, None),
+        ({"gpu": {"count": 1}, "resources": {"requests": {"cpu": "8"}}}, None),
+        ({"gpu": {"count": 0}, "settings": {"model": {"threads": 7}}}, 7),
+    ],
+)
+def test_a_worker_on_the_cpu_takes_threads_by_what_its_pod_asks_for(values, threads, tmp_path, secret, monkeypatch):
+    name = f"threads of {values}"
+    monkeypatch.setitem(VALUES, name, values)
+    loaded, _ = _loaded(name, tmp_path, secret, monkeypatch)
+    assert loaded.settings.model.threads == threads
 
 
 def test_secrets_reach_the_worker_as_files_and_variables_and_never_in_the_settings_file(tmp_path, secret, monkeypatch):
@@ -112,6 +139,23 @@ def test_the_files_of_every_certificate_are_those_of_its_secret(tmp_path, secret
         assert files == tuple(str(mounted / file) for file in ("ca.crt", "tls.crt", "tls.key"))
 
 
+def test_every_secret_is_read_by_the_keys_that_the_values_name(tmp_path, secret, monkeypatch):
+    (tmp_path / "job").mkdir()
+    loaded, _ = _loaded("everything-on", tmp_path, secret, monkeypatch)
+    job = _placed(
+        "everything-on", pod_specs(rendered("everything-on"))["speech-asr-topics"], "topics", tmp_path / "job", secret
+    )
+    for variable, value in job.env.items():
+        monkeypatch.setenv(variable, value)
+    kafka, state = loaded.settings.kafka, loaded.settings.state
+    admin = cluster(topics_cli._parser().parse_args(job.args[1:])).security
+    for security, owner, ca in ((kafka.security, "worker", "kafka.pem"), (admin, "admin", "admin.pem")):
+        assert security.client()["sasl_plain_password"] == f"of the {owner}"
+        assert security.ssl_ca_file.endswith(f"/{ca}")
+    assert state.password == "of the redis"
+    assert state.redis_ca_file.endswith("/redis.pem")
+
+
 def test_a_user_of_redis_can_come_from_its_secret(tmp_path, secret, monkeypatch):
     state = {"store": "redis", "redis_url": "redis://redis:6379/0"}
     values = {"settings": {"state": state}, "secrets": {"redis": {"name": "redis", "usernameKey": "username"}}}
@@ -122,7 +166,7 @@ def test_a_user_of_redis_can_come_from_its_secret(tmp_path, secret, monkeypatch)
 
 def test_the_token_of_hugging_face_is_a_variable(tmp_path, secret, monkeypatch):
     _, container = _loaded("everything-on", tmp_path, secret, monkeypatch)
-    assert container.env["HF_TOKEN"] == "hf_hidden"
+    assert container.env["HF_TOKEN"] == "hf_other"
     assert container.env["HF_HOME"] == str(container.path("/model-cache"))
 
 
@@ -194,7 +238,8 @@ def test_the_test_call_is_a_right_command_line(name, tmp_path, secret, monkeypat
     assert container.command is not None
     shell, script = container.command
     assert subprocess.run([shell, "-n", script], capture_output=True, text=True).stderr == ""
-    audio, final, partial = container.args
+    audio, final, partial, seconds = container.args
+    assert 60 < int(seconds) < spec["activeDeadlineSeconds"]
     kafka = _settings(name).kafka
     assert (audio, final, partial) == (kafka.audio_topic, kafka.final_topic, kafka.partial_topic)
     sent = produce.parse([str(container.path("/test/call.flac")), "--call-id", "x", "--topic", audio])

@@ -22,7 +22,10 @@ def test_schema_and_table_are_as_they_would_be_made():
 
 
 def _walk(schema: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
+    """Every key, also those of lists' entries and of the shapes that are referred to."""
     found = {}
+    while "$ref" in schema or "items" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema["items"]
     for name, field in schema.get("properties", {}).items():
         found[f"{path}{name}"] = field
         found |= _walk(field, f"{path}{name}.")
@@ -62,18 +65,13 @@ def test_one_example_uses_every_value():
                 found += unused(field, given[name], f"{path}{name}.")
         return found
 
-    either = {
-        "global",
-        "replicas",
-        "schedulerName",
-        "model.image",
-        "model.persistentVolumeClaim",
-        "model.initContainer",
+    assert set(unused(SCHEMA, EXAMPLES["everything-on"], "")) == {
+        # what excludes something that is used
+        *("replicas", "model.image", "model.persistentVolumeClaim", "model.initContainer", "model.path"),
+        *("secrets.kafkaSasl.usernameKey", "secrets.redis.usernameKey", "client.image.digest", "monitoring.podMonitor"),
+        # what has a default that everybody keeps
+        *("global", "podSecurityContext", "containerSecurityContext"),
     }
-    either |= {"model.path", "podSecurityContext", "containerSecurityContext", "monitoring.podMonitor"}
-    left = set(unused(SCHEMA, EXAMPLES["everything-on"], "")) - either
-    # what has a default that everybody keeps
-    assert {path for path in left if "." not in path} == set(), left
 
 
 @pytest.mark.parametrize(
@@ -231,6 +229,33 @@ def test_shapes_of_kubernetes_have_the_keys_of_the_newest_and_no_others(shape, k
             "extraEnv: TRUNKLINE_STATE__REDIS_PASSWORD",
         ),
         ({"extraArgs": ["--drain_timeout_s=600"]}, "extraArgs: --drain_timeout_s"),
+        (
+            {"replicas": 2, "extraEnv": [{"name": "TRUNKLINE_KAFKA__INSTANCE_ID", "value": "one"}]},
+            "extraEnv: TRUNKLINE_KAFKA__INSTANCE_ID",
+        ),
+        (
+            {"autoscaling": {"enabled": True}, "extraArgs": ["--kafka.instance_id", "one"]},
+            "extraArgs: --kafka.instance_id",
+        ),
+        (
+            SASL | {"topics": {"create": True}, "extraEnvFrom": [{"secretRef": {"name": "kafka"}}]},
+            "secrets.clientSasl.name",
+        ),
+        (
+            {
+                "topics": {"create": True},
+                "settings": {"kafka": {"security_protocol": "SSL", "ssl_ca_file": "/etc/ssl/company/ca.pem"}},
+            },
+            "secrets.clientTls.name",
+        ),
+        (
+            {
+                "topics": {"create": True},
+                "settings": {"kafka": {"security_protocol": "SSL"}},
+                "extraEnv": [{"name": "TRUNKLINE_KAFKA__SSL_CERT_FILE", "value": "/vault/tls.crt"}],
+            },
+            "secrets.clientTls.name",
+        ),
         ({"extraArgs": ["--stream.partials=false", "--telemetry.port", "8080"]}, "extraArgs: --telemetry.port"),
         ({"extraArgs": ["--model.source=m"]}, "extraArgs: --model.source"),
         ({"extraArgs": ["--config=/f"]}, "extraArgs: --config"),
@@ -247,6 +272,25 @@ def test_values_that_contradict_each_other_are_refused_by_their_key(values, key)
     assert f"- {key}" in str(refused.value)
 
 
+SHARED = [
+    *(f"kafka.{name}_topic" for name in ("audio", "final", "partial", "rejected", "streams")),
+    *("kafka.bootstrap_servers", "kafka.security_protocol", "kafka.sasl_mechanism", "kafka.sasl_username"),
+    *("state.store", "state.redis_url", "model.device", "telemetry.traces", "drain_timeout_s"),
+]
+
+
+@pytest.mark.parametrize("setting", SHARED)
+def test_what_the_rest_of_the_chart_follows_is_said_in_settings_only(setting):
+    for key, name, values in (
+        ("extraEnv", sources.variable(setting), [{"name": sources.variable(setting), "value": "x"}]),
+        ("extraArgs", f"--{setting}", [f"--{setting}=x"]),
+    ):
+        with pytest.raises(helm.HelmError, match="these values cannot work") as refused:
+            render({key: values})
+        assert f"- {key}: {name}" in str(refused.value)
+        assert f"settings.{setting} " in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -254,7 +298,14 @@ def test_values_that_contradict_each_other_are_refused_by_their_key(values, key)
         SASL | {"extraEnvFrom": [{"secretRef": {"name": "kafka"}}]},
         {"settings": {"kafka": {**SASL["settings"]["kafka"], "sasl_password_file": "/vault/kafka"}}},
         {"settings": {"state": {**REDIS["settings"]["state"], "redis_password_file": "/vault/redis"}}},
-        {"settings": {"state": {"store": "redis"}}, "extraEnv": [{"name": "TRUNKLINE_STATE__REDIS_URL", "value": "x"}]},
+        {
+            "replicas": 2,
+            "extraEnv": [
+                {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "TRUNKLINE_KAFKA__INSTANCE_ID", "value": "eu-$(POD)"},
+            ],
+        },
+        {"extraEnv": [{"name": "TRUNKLINE_KAFKA__INSTANCE_ID", "value": "the-only-one"}]},
         {"extraEnv": [{"name": "OTEL_SERVICE_NAME", "value": "asr"}], "extraArgs": ["--kafka.group", "asr"]},
     ],
 )

@@ -23,23 +23,23 @@ class Release:
     def __init__(self, cluster: Cluster, namespace: str, values: Object) -> None:
         self.cluster = cluster
         self.namespace = namespace
-        self._file = cluster.folder / f"{namespace}.yaml"
+        self.file = cluster.folder / f"{namespace}.yaml"
         self.write(values)
 
     def write(self, values: Object) -> None:
-        self._file.write_text(yaml.safe_dump(values))
+        self.file.write_text(yaml.safe_dump(values))
 
     def helm(self, command: str, *arguments: str) -> str:
         return self.cluster.helm(*command.split(), NAME, *arguments, f"--namespace={self.namespace}")
 
     def install(self) -> str:
-        return self.helm("install", str(CHART), f"--values={self._file}", "--wait", "--timeout=60s")
+        return self.helm("install", str(CHART), f"--values={self.file}", "--wait", "--timeout=60s")
 
     def upgrade(self, *flags: str, timeout_s: int = 60) -> str:
-        return self.helm("upgrade", str(CHART), f"--values={self._file}", "--wait", f"--timeout={timeout_s}s", *flags)
+        return self.helm("upgrade", str(CHART), f"--values={self.file}", "--wait", f"--timeout={timeout_s}s", *flags)
 
     def template(self) -> str:
-        return self.helm("template", str(CHART), f"--values={self._file}")
+        return self.helm("template", str(CHART), f"--values={self.file}")
 
     def get(self, kind: str, name: str | None = None) -> Any:
         """One object, or all of a kind."""

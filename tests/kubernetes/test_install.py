@@ -65,9 +65,12 @@ def test_a_pod_that_asks_for_more_than_restricted_is_refused(cluster):
             cluster.try_apply(made.template(), made.namespace)
 
 
-def test_a_failing_upgrade_is_rolled_back(cluster):
-    with release(cluster, EXAMPLES["minimal"] | {"replicas": 2}) as made:
+@pytest.mark.parametrize("name", ["minimal", "gpu-production"])
+def test_a_failing_upgrade_is_rolled_back(cluster, name):
+    with release(cluster, EXAMPLES[name] | {"replicas": 2}) as made:
         made.install()
+        if name == "gpu-production":  # where a scaler says how many
+            made.kubectl("scale", f"statefulset/{NAME}-trunkline", "--replicas=2")
         sound = made.stateful_set["spec"]["template"]
         with pytest.raises(ClusterError):
             made.upgrade("--set=resources.requests.cpu=1000", "--rollback-on-failure", timeout_s=15)
@@ -96,6 +99,51 @@ def test_workers_beyond_the_gpus_wait_and_scaling_down_takes_the_last(cluster):
         eventually(lambda: len(made.workers()) == 1, "four have gone")
         (left,) = made.workers()
         assert left["metadata"]["name"].endswith("-0")
+
+
+def test_turning_autoscaling_on_keeps_the_workers_that_there_are(cluster):
+    with release(cluster, EXAMPLES["minimal"] | {"replicas": 4}) as made:
+        made.install()
+
+        def pods() -> list[str]:
+            return [pod["metadata"]["uid"] for pod in made.workers()]
+
+        before = pods()
+        for _ in range(2):  # nobody has scaled them before the second
+            made.upgrade("--set=autoscaling.enabled=true")
+            assert pods() == before, "one that had gone would have come back as another"
+        made.kubectl("scale", f"statefulset/{NAME}-trunkline", "--replicas=6")  # by the subresource, as a scaler does
+        eventually(lambda: made.ready() == 6, "two more")
+        more = pods()
+        made.upgrade("--set=autoscaling.enabled=true")
+        assert pods() == more
+        assert more[:4] == before
+        with pytest.raises(ClusterError, match=r"conflict with .*spec\.replicas"):
+            made.upgrade()
+        made.upgrade("--force-conflicts")
+        eventually(lambda: pods() == before, "those that the values say")
+
+
+def test_a_count_that_another_owns_stays_where_manifests_are_applied_without_looking(cluster):
+    page = (CHART.parents[1] / "docs" / "install.md").read_text()
+    (handed_over,) = re.findall(r"echo '(.*spec: {replicas: 4}}.*)' \|", page)
+    with release(cluster, EXAMPLES["minimal"] | {"replicas": 4}) as made:
+
+        def apply(manifest: str, manager: str) -> None:
+            cluster.kubectl(
+                "apply",
+                "--server-side",
+                f"--field-manager={manager}",
+                f"--namespace={made.namespace}",
+                "--filename=-",
+                stdin=manifest,
+            )
+
+        apply(made.template(), "argocd-controller")
+        apply(handed_over.replace("name: trunkline", f"name: {NAME}-trunkline"), "scaler")
+        made.write(EXAMPLES["minimal"] | {"autoscaling": {"enabled": True}})
+        apply(made.template(), "argocd-controller")
+        assert made.stateful_set["spec"]["replicas"] == 4
 
 
 def test_draining_nodes_takes_one_worker_at_a_time(cluster):
@@ -142,6 +190,28 @@ def test_the_claims_of_a_cache_are_kept_when_workers_go_and_deleted_with_the_rel
         assert sorted(claims()) == [*both, "models"]
         made.helm("uninstall", "--wait", "--timeout=60s")
         eventually(lambda: claims() == ["models"], "the caches have gone")
+
+
+def test_a_cache_is_added_to_a_running_release_worker_by_worker_and_removed_again(cluster):
+    cache = {"enabled": True, "size": "20Gi", "storageClassName": "fast"}
+    with release(cluster, {"replicas": 2}) as made:
+        made.install()
+        made.write({"replicas": 2, "model": {"huggingFace": {"cache": cache}}})
+        with pytest.raises(ClusterError, match=r"volumeClaimTemplates.*immutable"):
+            made.upgrade()
+        made.kubectl("delete", "statefulset", f"{NAME}-trunkline", "--cascade=orphan")
+        assert made.ready() == 2, "the workers go on"
+        made.helm("upgrade", str(CHART), f"--values={made.file}")
+        for pod in made.workers():  # they have no claim, so that the new set can do nothing with them
+            made.kubectl("delete", "pod", pod["metadata"]["name"])
+            eventually(lambda: made.ready() == 2, "one with a claim has come")
+        for pod in made.workers():
+            (claim,) = [v["persistentVolumeClaim"] for v in pod["spec"]["volumes"] if v["name"] == "model-cache"]
+            assert claim["claimName"] == f"model-cache-{pod['metadata']['name']}"
+        made.write({"replicas": 2})
+        made.kubectl("delete", "statefulset", f"{NAME}-trunkline", "--cascade=orphan")
+        made.upgrade()
+        assert not [v for pod in made.workers() for v in pod["spec"]["volumes"] if v["name"] == "model-cache"]
 
 
 def test_the_examples_of_the_chart_are_all_tried():

@@ -1,8 +1,9 @@
 """What the API server hands to a kubelet, started here: real workers on a real, secured broker, until one is drained.
 
-kwok's pods run nothing. So the topics' job, two workers and the pod of `helm test` are taken as the API server has
-them, after it has filled in its defaults, and started as processes with those arguments, variables, settings and
-secrets. Only the telemetry address differs, since the two share this machine's ports.
+kwok's pods run nothing. So two workers are taken as the API server has them, after it has filled in its defaults, and
+the topics' job and the pod of `helm test` as Helm keeps them with the release (`helm get hooks`). They are started as
+processes with those arguments, variables, settings and secrets. Only the telemetry address differs, since the two
+workers share this machine's ports.
 """
 
 import asyncio

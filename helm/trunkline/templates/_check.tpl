@@ -38,6 +38,16 @@
 {{- if and $secrets.clientSasl.name (not $secrets.clientSasl.usernameKey) }}
 {{- $found = append $found "secrets.clientSasl.usernameKey: is needed to say who the topics' job and the test are" }}
 {{- end }}
+{{- if and .Values.topics.create $sasl (not (or $secrets.clientSasl.name $secrets.kafkaSasl.name)) }}
+{{- $found = append $found "secrets.clientSasl.name: or secrets.kafkaSasl.name is needed with topics.create: a password from elsewhere reaches the workers only" }}
+{{- end }}
+{{- if and .Values.topics.create $tls (not (or $secrets.clientTls.name $secrets.kafkaTls.name)) }}
+{{- range list "ssl_ca_file" "ssl_cert_file" }}
+{{- if or (get $kafka .) (hasKey $variables (printf "TRUNKLINE_KAFKA__%s" (upper .))) }}
+{{- $found = append $found (printf "secrets.clientTls.name: is needed with topics.create: settings.kafka.%s reaches the workers only" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if and $secrets.clientTls.name (not $tls) }}
 {{- $found = append $found (printf "secrets.clientTls.name: is given, but settings.kafka.security_protocol is %s, without TLS" $protocol) }}
 {{- end }}
@@ -60,7 +70,7 @@
 {{- $found = append $found "secrets.redis.name, secrets.redisTls.name: are given, but settings.state.store is not redis" }}
 {{- end }}
 {{- if eq ($state.store | default "device") "redis" }}
-{{- if not (or $state.redis_url $unknown (hasKey $variables "TRUNKLINE_STATE__REDIS_URL")) }}
+{{- if not (or $state.redis_url $unknown) }}
 {{- $found = append $found "settings.state.redis_url: is needed with settings.state.store: redis" }}
 {{- end }}
 {{- if and $state.redis_username (not (or $secrets.redis.name $state.redis_password_file $unknown (hasKey $variables "TRUNKLINE_STATE__REDIS_PASSWORD") (hasKey $variables "TRUNKLINE_STATE__REDIS_PASSWORD_FILE"))) }}
@@ -127,13 +137,26 @@
 {{- $variables = append $variables .name }}
 {{- end }}
 {{- $flags := list "--config" -}}
-{{- range list "telemetry.host" "telemetry.port" "model.source" "drain_timeout_s" }}
+{{- range list "telemetry.host" "telemetry.port" "model.source" }}
 {{- $variables = append $variables (printf "TRUNKLINE_%s" (upper . | replace "." "__")) }}
 {{- $flags = append $flags (printf "--%s" .) }}
 {{- end }}
+{{- /* What the job, the test, the policies, the notes and these checks follow, by its name as variable and as flag. */ -}}
+{{- $shared := dict }}
+{{- range list "kafka.bootstrap_servers" "kafka.audio_topic" "kafka.final_topic" "kafka.partial_topic" "kafka.rejected_topic" "kafka.streams_topic" "kafka.security_protocol" "kafka.sasl_mechanism" "kafka.sasl_username" "state.store" "state.redis_url" "model.device" "telemetry.traces" "drain_timeout_s" }}
+{{- $_ := set $shared (printf "TRUNKLINE_%s" (upper . | replace "." "__")) . }}
+{{- $_ := set $shared (printf "--%s" .) . }}
+{{- end }}
+{{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) }}
+{{- $own := "valueFrom with fieldRef metadata.name gives each its own" }}
 {{- range .Values.extraEnv }}
 {{- if has (upper .name) $variables }}
 {{- $found = append $found (printf "extraEnv: %s is set by the chart, from model, secrets or settings" .name) }}
+{{- else if hasKey $shared (upper .name) }}
+{{- $found = append $found (printf "extraEnv: %s reaches the workers only; settings.%s tells the whole chart" .name (get $shared (upper .name))) }}
+{{- end }}
+{{- if and $several .value (eq (upper .name) "TRUNKLINE_KAFKA__INSTANCE_ID") (not (contains "$(" .value)) }}
+{{- $found = append $found (printf "extraEnv: %s is one name for several workers; %s" .name $own) }}
 {{- end }}
 {{- if and (hasSuffix "_PASSWORD" (upper .name)) .value }}
 {{- $found = append $found (printf "extraEnv: %s stands here as text; valueFrom names a secret" .name) }}
@@ -143,6 +166,10 @@
 {{- $flag := splitList "=" . | first }}
 {{- if has $flag $flags }}
 {{- $found = append $found (printf "extraArgs: %s is set by the chart, from model or settings" $flag) }}
+{{- else if hasKey $shared $flag }}
+{{- $found = append $found (printf "extraArgs: %s reaches the workers only; settings.%s tells the whole chart" $flag (get $shared $flag)) }}
+{{- else if and $several (eq $flag "--kafka.instance_id") }}
+{{- $found = append $found (printf "extraArgs: %s is one name for several workers; in extraEnv %s" $flag $own) }}
 {{- end }}
 {{- end }}
 {{- range .Values.extraVolumes }}

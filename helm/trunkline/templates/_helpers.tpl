@@ -68,6 +68,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /*
+Replicas, where the chart sets them. With autoscaling the scaler does. But what Helm has set and then leaves out, the API
+server sets to 1, so it stays what it is until the scaler has changed it; where Helm merges by itself (Helm 3), for ever.
+*/ -}}
+{{- define "trunkline.replicas" -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- $there := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "trunkline.name" .) -}}
+{{- $ours := false -}}
+{{- range ($there.metadata | default dict).managedFields -}}
+{{- if hasPrefix "helm" .manager -}}
+{{- $ours = or $ours (eq .operation "Update") (hasKey (get .fieldsV1 "f:spec") "f:replicas") -}}
+{{- end -}}
+{{- end -}}
+{{- if $ours -}}
+{{- max $there.spec.replicas .Values.autoscaling.minReplicas -}}
+{{- end -}}
+{{- else -}}
+{{- .Values.replicas -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* Workers beyond the partitions would stand idle. */ -}}
 {{- define "trunkline.maxReplicas" -}}
 {{- min .Values.autoscaling.maxReplicas .Values.topics.partitions -}}

@@ -24,7 +24,17 @@
 {{- end }}
 {{- end -}}
 
-{{- /* What the chart knows better than a settings file: addresses, files of secrets, the model, the device. */ -}}
+{{- /* Threads of the model step on a CPU: half of the pod's limit, as the worker takes them, else of its request. */ -}}
+{{- define "trunkline.threads" -}}
+{{- $resources := .Values.resources | default dict -}}
+{{- with ($resources.limits | default dict).cpu | default ($resources.requests | default dict).cpu -}}
+{{- $cpu := toString . -}}
+{{- $cores := ternary (divf (trimSuffix "m" $cpu) 1000) (float64 $cpu) (hasSuffix "m" $cpu) -}}
+{{- max 1 (divf $cores 2 | floor | int) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What the chart knows better than a settings file: addresses, files of secrets, the model, device and threads. */ -}}
 {{- define "trunkline.chartSettings" -}}
 telemetry:
   host: 0.0.0.0
@@ -33,6 +43,11 @@ model:
   source: {{ include "trunkline.modelSource" . | quote }}
   {{- if not (hasKey (.Values.settings.model | default dict) "device") }}
   device: {{ ternary "cuda" "cpu" (gt (int .Values.gpu.count) 0) }}
+  {{- end }}
+  {{- if and (eq (int .Values.gpu.count) 0) (not (hasKey (.Values.settings.model | default dict) "threads")) }}
+  {{- with include "trunkline.threads" . }}
+  threads: {{ . }}
+  {{- end }}
   {{- end }}
 {{- with .Values.secrets }}
 {{- if or .kafkaSasl.name .kafkaTls.name }}
