@@ -27,6 +27,7 @@ from typing import Any
 import jiwer
 import numpy as np
 import torch
+from omegaconf import open_dict
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -139,6 +140,8 @@ def measure(name: str, options: argparse.Namespace, folder: Path, progress: Prog
     model = MODELS[name]()
     if name != "demo":
         hush(model)
+        with open_dict(model.nemo.cfg):  # where the pipelines look for it; our recipes give it in samples
+            model.nemo.cfg.preprocessor.window_stride = 0.01
     path = folder / f"{name}.nemo"
     model.nemo.save_to(str(path))
     found = []
