@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.models import CHUNKED, CHUNKED_BATCH_NORM, REGULAR_SKEWED, Recipe, Zoo
+from tests.engine.models import CHUNKED, CHUNKED_BATCH_NORM, CHUNKED_STRIDING, REGULAR_SKEWED, Recipe, Zoo
 from tests.engine.play import Player, difference, offline
 from tests.engine.speech import excerpt
 from worker.engine.fast.engine import FastEngine
 from worker.engine.interface import Mode, Row
 
 SLOTS = 9
-RECIPES = [CHUNKED, CHUNKED_BATCH_NORM, REGULAR_SKEWED]
+RECIPES = [CHUNKED, CHUNKED_BATCH_NORM, CHUNKED_STRIDING, REGULAR_SKEWED]
 
 # the streams of a step, as a number of rows from a first one on, and the chunks of each
 steps = st.lists(st.tuples(st.integers(1, SLOTS), st.integers(0, SLOTS - 1), st.integers(1, 2)), min_size=3, max_size=9)
@@ -80,6 +80,23 @@ def test_recorded_passes_equal_offline(zoo: Zoo, recipe: Recipe) -> None:
     assert engine._recorder.made
     for take in takes:
         assert difference(take.frames, offline(pair.stock, take.samples, pair.context(mode.look_ahead))) <= 1e-4
+
+
+def test_what_cannot_be_recorded_goes_on_without(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trace(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], check_trace: bool) -> None:
+        module(*inputs)
+        raise RuntimeError("no tracer here")
+
+    monkeypatch.setattr("torch.jit.trace", trace)
+    pair = zoo.pair(CHUNKED)
+    engine = FastEngine(pair.model, 2, record_after=0)
+    player = Player(engine)
+    take = player.start(0, excerpt(0, 60_000), Mode(1, "ctc"))
+    player.finish([take])
+    assert difference(take.frames, offline(pair.stock, take.samples, pair.context(1))) <= 1e-4
+    assert caplog.text.count("no tracer here") == 1
 
 
 def test_only_passes_of_one_chunk_are_recorded_once_they_came_often(zoo: Zoo) -> None:

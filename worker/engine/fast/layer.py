@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.engine.fast.linear import Affine, linear
+from worker.engine.fast.linear import Affine, affine, linear
 from worker.engine.fast.plan import LayerPlan, Rings
 
 # exp of this is 0 in float32 beside any score, and a row that sees nothing stays finite
@@ -37,7 +37,7 @@ class FastLayer:
         self._feed1 = _feed(layer.norm_feed_forward1, layer.feed_forward1, dtype)
         self._feed2 = _feed(layer.norm_feed_forward2, layer.feed_forward2, dtype)
         self._norm_attention = _norm(layer.norm_self_att, dtype)
-        q, k, v = (_linear(m) for m in (attention.linear_q, attention.linear_k, attention.linear_v))
+        q, k, v = (affine(m) for m in (attention.linear_q, attention.linear_k, attention.linear_v))
         weight = torch.cat([q[0] * scale, k[0], v[0]])
         biases = [q[1], k[1], v[1]]
         bias = None
@@ -50,7 +50,7 @@ class FastLayer:
         projected = F.linear(positions, attention.linear_pos.weight.detach().float())
         # (heads, d_k, W)
         self._positions = projected.view(-1, self._heads, self._head).permute(1, 2, 0).contiguous().to(dtype)
-        self._attention_out = _cast(_linear(attention.linear_out), dtype)
+        self._attention_out = _cast(affine(attention.linear_out), dtype)
         convolution = layer.conv
         self._norm_conv = _norm(layer.norm_conv, dtype)
         self._expand = _cast(_pointwise(convolution.pointwise_conv1), dtype)
@@ -150,12 +150,8 @@ class Depthwise:
         return x if shift is None else x.add_(shift)
 
 
-def _linear(module: Any) -> Affine:
-    return module.weight.detach(), None if module.bias is None else module.bias.detach()
-
-
 def _pointwise(module: Any) -> Affine:
-    weight, bias = _linear(module)
+    weight, bias = affine(module)
     return weight[:, :, 0], bias
 
 
@@ -174,9 +170,9 @@ def _normed(x: Tensor, norm: tuple[Tensor, Tensor, float]) -> Tensor:
 
 
 def _feed(norm: Any, feed: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, float], Affine, Affine]:
-    weight, bias = _linear(feed.linear2)
+    weight, bias = affine(feed.linear2)
     half = (weight / 2, None if bias is None else bias / 2)
-    return _norm(norm, dtype), _cast(_linear(feed.linear1), dtype), _cast(half, dtype)
+    return _norm(norm, dtype), _cast(affine(feed.linear1), dtype), _cast(half, dtype)
 
 
 def _feed_forward(x: Tensor, norm: tuple[Tensor, Tensor, float], expand: Affine, contract: Affine) -> Tensor:

@@ -1,5 +1,7 @@
 """Linear maps of a few rows."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,6 +10,11 @@ Affine = tuple[Tensor, Tensor | None]
 
 # Rows for which MKL's product with the weights as its first matrix takes less time (`make bench-linear`).
 FEWEST, MOST = 2, 6
+
+
+def affine(module: Any) -> Affine:
+    """Weight and bias of a linear map of NeMo's."""
+    return module.weight.detach(), None if module.bias is None else module.bias.detach()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

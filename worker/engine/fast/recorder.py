@@ -3,6 +3,7 @@
 A pass is some thousand small operations: starting them from Python takes a third of a small model's step.
 """
 
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from torch import Tensor
 from worker.engine.fast.layer import AT_ONCE
 from worker.engine.fast.linear import turns
 from worker.engine.fast.plan import LayerShape
-from worker.engine.fast.step import EncoderStep, PassShape
+from worker.engine.fast.step import NUMBERS, EncoderStep, PassShape
+
+log = logging.getLogger(__name__)
 
 AFTER = 32  # passes of a kind before it is recorded, which takes as long as ten
 
@@ -28,36 +31,39 @@ class Recorder:
     number of rows with which Python takes the same branches.
     """
 
-    def __init__(self, step: EncoderStep, after: int = AFTER) -> None:
+    def __init__(self, step: EncoderStep, scratch: int, after: int = AFTER) -> None:
+        """scratch: the slot that no stream has."""
         self._step = step
+        self._scratch = scratch
         self._after = after
         self._met: Counter[Kind] = Counter()
-        self.made: dict[Kind, Callable[[Tensor, Tensor], Tensor]] = {}
+        self.made: dict[Kind, Callable[[Tensor, Tensor], Tensor] | None] = {}  # None: it cannot be recorded
 
     def __call__(self, shape: PassShape, mels: Tensor, numbers: Tensor) -> Tensor:
         """As EncoderStep."""
-        chunk = self._step.contexts[shape.look_ahead].chunk or 1
+        chunk = shape.look_ahead + 1
         if shape.edges or shape.frames != chunk or any(layer != LayerShape(*[chunk] * 3) for layer in shape.layers):
             return self._step(shape, mels, numbers)
         rows = shape.batch * chunk
         kind = shape.look_ahead, turns(rows), rows * self._step.width <= AT_ONCE
-        recorded = self.made.get(kind)
-        if recorded is not None:
-            return recorded(mels, numbers)
         self._met[kind] += 1
-        if self._met[kind] <= self._after:
-            return self._step(shape, mels, numbers)
-        return self._record(kind, shape, mels, numbers)
+        if kind not in self.made and self._met[kind] > self._after:
+            self.made[kind] = self._record(shape, mels, numbers)
+        recorded = self.made.get(kind)
+        return self._step(shape, mels, numbers) if recorded is None else recorded(mels, numbers)
 
-    def _record(self, kind: Kind, shape: PassShape, mels: Tensor, numbers: Tensor) -> Tensor:
-        """Run the pass, once, and record it on the way."""
-        recorded = _Pass(self._step, shape)
+    def _record(self, shape: PassShape, mels: Tensor, numbers: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Run such a pass on the scratch slot, and write down its operations."""
+        nobody = numbers.clone()
+        nobody[NUMBERS.index("slot")] = self._scratch
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of branches, see Kind
             warnings.simplefilter("ignore", FutureWarning)  # deprecated: torch.compile needs a compiler at run time
-            self.made[kind] = torch.jit.trace(recorded, (mels, numbers), check_trace=False)
-        assert recorded.result is not None
-        return recorded.result
+            try:
+                return torch.jit.trace(_Pass(self._step, shape), (mels, nobody), check_trace=False)
+            except RuntimeError as error:
+                log.warning("a pass cannot be recorded and goes on without: %.200s", error)
+                return None
 
 
 class _Pass(torch.nn.Module):
@@ -67,10 +73,8 @@ class _Pass(torch.nn.Module):
     def __init__(self, step: EncoderStep, shape: PassShape) -> None:
         super().__init__()
         self._run = lambda mels, numbers: step(shape, mels, numbers)
-        self.result: Tensor | None = None
         for number, tensor in enumerate(step.state()):
             self.register_buffer(f"state_{number}", tensor, persistent=False)
 
     def forward(self, mels: Tensor, numbers: Tensor) -> Tensor:
-        self.result = self._run(mels, numbers)
-        return self.result
+        return self._run(mels, numbers)
