@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence test-images test-kubernetes mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-depthwise bench-encoder bench-engine bench-linear bench-overload bench-producer bench-recovery bench-service bench-step bench-wire clean
+.PHONY: help venv demo test long exact chart chaos dashboards dashboard-picture evidence test-images test-kubernetes mutants lint format typecheck lock docs bench-calls bench-checkpoints bench-commits bench-copies bench-depthwise bench-encoder bench-engine bench-linear bench-overload bench-producer bench-recorded bench-recovery bench-service bench-step bench-wire clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench-commits: $(READY) ## what committing costs at 1, 10 and 48 partitions, wit
 bench-checkpoints: $(READY) ## what a checkpoint weighs, and what taking one costs a step
 	$(BIN)/python -m bench.checkpoints
 
+bench-recorded: $(READY) ## the encoder's step with its passes recorded, and from Python
+	$(BIN)/python -m bench.recorded
+
 bench-recovery: $(READY) ## how long a call stands still when its worker is killed, with each state store
 	$(BIN)/python -m bench.recovery
 
@@ -111,7 +114,7 @@ bench-encoder: $(READY) ## the encoder's step: NeMo's, the reference engine's an
 bench-engine: $(READY) ## audio seconds per second of whole engines: ours, NeMo's pipelines, sherpa-onnx
 	$(BIN)/python -m bench.engine_throughput
 
-bench-linear: $(READY) ## linear maps of two to four rows, against PyTorch's
+bench-linear: $(READY) ## linear maps of one to eight rows, either way round
 	$(BIN)/python -m bench.linear
 
 bench-overload: $(READY) ## twice what the engine takes for MINUTES=2, then nothing: lag over time, words lost

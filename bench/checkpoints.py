@@ -105,7 +105,7 @@ def main() -> int:
     )
     with LocalRedis() as redis:
         for name in [options.model] if options.model else NAMES:
-            engine = FastEngine(MODELS[name](), max(BATCHES))
+            engine = FastEngine(MODELS[name](), max(BATCHES), record_after=0)
             for batch in BATCHES:
                 taken, data = steps(engine, batch, options.steps)
                 taken["put_ms"] = asyncio.run(put(redis.url, data))

@@ -316,7 +316,9 @@ def main() -> int:
         page = options.write / "evidence.md"
         before, _, rest = page.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
-        page.write_text(f"{before}{BEGIN}\n{markdown(shown)}\n{machine}\n{END}{after}")
+        page.write_text(
+            f"{before}{BEGIN}\n\n![Word error rates](evidence.svg)\n\n{markdown(shown)}\n{machine}\n{END}{after}"
+        )
         (options.write / "evidence.svg").write_text(plot(scores))
     wer: dict[str, dict[str, dict[str, float]]] = {}
     for score in scores:

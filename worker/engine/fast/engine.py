@@ -43,7 +43,9 @@ class FastEngine(BatchedEngine):
         super().__init__(model, slots)
         self._max_frames = max(max_frames, max(model.left_context) + 1)
         self._step = EncoderStep(model, self._arenas, self._features.bands, dtype, self._max_frames)
-        self._recorder = Recorder(self._step, self._arenas.scratch, record_after)
+        # CUDA has graphs
+        on_host = self._device.type == "cpu"
+        self._recorder = Recorder(self._step, self._arenas.scratch, record_after) if on_host else self._step
         self._buckets: Buckets | None = None
         if buckets if buckets is not None else self._device.type == "cuda":
             self._buckets = Buckets(self._step, slots, self._arenas.scratch, self._device)

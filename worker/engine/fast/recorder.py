@@ -1,6 +1,6 @@
 """On a processor, passes that come often are recorded by PyTorch's tracer and run by TorchScript, without Python.
 
-A pass is some thousand small operations: starting them from Python takes a third of a small model's step.
+A pass is some thousand small operations: starting them from Python takes up to a quarter of a small model's step.
 """
 
 import logging
@@ -18,7 +18,7 @@ from worker.engine.fast.step import NUMBERS, EncoderStep, PassShape
 
 log = logging.getLogger(__name__)
 
-AFTER = 32  # passes of a kind before it is recorded, which takes as long as ten
+AFTER = 32  # passes of a kind before it is recorded, which takes as long as some dozens
 
 # what decides which operations such a pass is made of: look-ahead; products turned round; taps multiplied at once
 Kind = tuple[int, bool, bool]
@@ -27,8 +27,8 @@ Kind = tuple[int, bool, bool]
 class Recorder:
     """`EncoderStep`, recorded for passes of one chunk a row in which no segment begins or ends.
 
-    They are what a live call is made of, and of few kinds: each recording takes some ten megabytes. One is for every
-    number of rows with which Python takes the same branches.
+    They are what a live call is made of, and of few kinds: each recording takes some tens of megabytes. One is for
+    every number of rows with which Python takes the same branches.
     """
 
     def __init__(self, step: EncoderStep, scratch: int, after: int = AFTER) -> None:
@@ -61,7 +61,7 @@ class Recorder:
             warnings.simplefilter("ignore", FutureWarning)  # deprecated: torch.compile needs a compiler at run time
             try:
                 return torch.jit.trace(_Pass(self._step, shape), (mels, nobody), check_trace=False)
-            except RuntimeError as error:
+            except Exception as error:  # whatever the tracer does not take
                 log.warning("a pass cannot be recorded and goes on without: %.200s", error)
                 return None
 
