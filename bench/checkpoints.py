@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.models import MODELS
+from bench.models import MODELS, warmed
 from deploy.redis import LocalRedis
 from worker.batching.feed import FeedState
 from worker.engine.fast.engine import FastEngine
@@ -105,7 +105,7 @@ def main() -> int:
     )
     with LocalRedis() as redis:
         for name in [options.model] if options.model else NAMES:
-            engine = FastEngine(MODELS[name](), max(BATCHES), record_after=0)
+            engine = warmed(MODELS[name](), max(BATCHES))
             for batch in BATCHES:
                 taken, data = steps(engine, batch, options.steps)
                 taken["put_ms"] = asyncio.run(put(redis.url, data))

@@ -29,9 +29,8 @@ from rich.table import Table
 from torch import Tensor
 
 from bench import floor, growth, steps, where
-from bench.models import MODELS, size_of
+from bench.models import MODELS, size_of, warmed
 from tests.engine.speech import excerpt
-from worker.engine.fast.engine import FastEngine
 from worker.engine.model import SpeechModel
 from worker.engine.reference import ReferenceEngine
 
@@ -84,7 +83,7 @@ def steppers(model: SpeechModel, mels: Tensor) -> dict[str, steps.Stepper]:
     stock = steps.unpatched_copy(model)
     return {
         "NeMo": steps.Stock(stock, mels),
-        "fast": steps.Ours(FastEngine(model, len(mels), record_after=0), mels),
+        "fast": steps.Ours(warmed(model, len(mels)), mels),
         "reference": steps.Ours(ReferenceEngine(model, len(mels)), mels),
     }
 
@@ -144,8 +143,6 @@ def measure(
     with fast.unrecorded():  # PyTorch's counter does not see into a recording
         for name, engine in engines.items():
             counted[name] = floor.multiply_adds(lambda engine=engine: engine.step(look_ahead, batch, *span))  # type: ignore[misc]
-    for _ in range(2):  # in which TorchScript optimises what was recorded
-        fast.step(look_ahead, batch, *span)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(taken[threads[0], "fast"]) < LEAST_TURNS:
         for count in threads:

@@ -127,7 +127,7 @@ def main() -> int:
     speed = bandwidth()
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, make in ((n, MODELS[n]) for n in NAMES if options.model in (None, n)):
-        engine = FastEngine(make(), max(BATCHES), record_after=sys.maxsize)  # what is recorded is not seen
+        engine = FastEngine(make(), max(BATCHES))  # without `warm_up`: what is recorded is not seen
         table = Table(
             "look-ahead", "batch", "step ms", *(f"{kind} %" for kind in KINDS), "copied MB", "at full speed %", "rest %"
         )

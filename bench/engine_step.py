@@ -34,9 +34,11 @@ def medians(engines: list[BatchedEngine], look_ahead: int, batch: int, steps: in
     geometry = engines[0].info.geometry
     samples = geometry.chunk_end(look_ahead, WARM_UP + steps)
     audio = (np.random.default_rng(0).standard_normal((batch, samples)) * 0.05).astype(np.float32)
+    mode = Mode(look_ahead, "ctc")
     for engine in engines:
+        engine.warm_up(mode, batch)
         for slot in range(batch):
-            engine.open(slot, Mode(look_ahead, "ctc"))
+            engine.open(slot, mode)
     taken: list[list[float]] = [[] for _ in engines]
     position = 0
     for chunk in range(WARM_UP + steps):

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import floor, steps
-from bench.models import size_of
+from bench.models import size_of, warmed
 from tests.engine.speech import excerpt
 from worker.engine.fast.engine import FastEngine
 from worker.engine.model import SpeechModel
@@ -51,7 +51,7 @@ def _sweep(model: SpeechModel, batches: tuple[int, ...]) -> dict[int, float]:
     chunk = LOOK_AHEAD + 1
     turns = chunk * (TURNS + 1) * len(batches)
     mels = steps.mel_frames(model, [excerpt(0, (filling + turns + 4) * 1280)])
-    engine = FastEngine(model, max(batches), record_after=0)
+    engine = warmed(model, max(batches))
     stepper = steps.Ours(engine, mels.expand(engine.slots, -1, -1))
     for first in range(0, filling, LONGEST):
         stepper.step(LOOK_AHEAD, 1, steps.mels_until(first), steps.mels_until(first + LONGEST))

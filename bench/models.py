@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bench.floor import Size
 from tests.engine.models import Recipe, build, unpack_tokenizer
+from worker.engine.fast.engine import FastEngine
+from worker.engine.interface import Mode
 from worker.engine.model import SpeechModel, adopt, load
 
 SHIPPED = Path(__file__).parents[1] / "demo" / "models"
@@ -40,6 +42,14 @@ MODELS: dict[str, Callable[[], SpeechModel]] = {
     LARGE.name: lambda: random(LARGE),
     HUGE.name: lambda: random(HUGE),
 }
+
+
+def warmed(model: SpeechModel, slots: int) -> FastEngine:
+    """A fast engine that is ready as a worker's is, for all look-aheads."""
+    engine = FastEngine(model, slots)
+    for look_ahead in model.left_context:
+        engine.warm_up(Mode(look_ahead, model.info.decoders[0]), slots)
+    return engine
 
 
 def size_of(model: SpeechModel) -> Size:

@@ -3,8 +3,8 @@
     python -m bench.recorded [--models demo,17x512] [--rounds 15]
 
 Passes of one chunk, in turns on the same streams, one thread: the median of the rounds, in milliseconds of processor
-time. Also what a recording costs: the step that makes it and the two after it, in which TorchScript optimises it, in
-steps; and the memory they take. Last line: one JSON object, Python's time to the recording's.
+time. Also what the recordings for up to so many streams cost at a worker's start: seconds, and the memory that stays.
+Last line: one JSON object, Python's time to the recording's.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import platform
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 
 import torch
 from rich.console import Console
@@ -26,7 +27,7 @@ from worker.engine.fast.engine import FastEngine
 
 CELLS = [(0, 1), (0, 8), (1, 1), (1, 8), (1, 32), (6, 8), (6, 32)]
 FILL = 98  # frames, whole chunks of all look-aheads
-FIRST = 3  # steps in which a recording is made and optimised
+FIRST = 2  # rounds that are not counted
 
 
 def resident() -> float:
@@ -42,7 +43,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    titles = ("model", "look-ahead", "batch", "Python ms", "recorded ms", "Python / recorded", "made in steps", "MB")
+    titles = ("model", "look-ahead", "batch", "Python ms", "recorded ms", "Python / recorded", "recordings", "s", "MB")
     table, ratios = Table(*titles), dict[str, dict[str, float]]()
     for name in options.models.split(","):
         model = MODELS[name]()
@@ -50,31 +51,28 @@ def main() -> int:
             chunk = look_ahead + 1
             seconds = (FILL + chunk * (options.rounds + FIRST + 1)) * 0.08 + 0.2
             mels = steps.mel_frames(model, [excerpt(2 * row, round(seconds * 16000)) for row in range(batch)])
-            stepper = steps.Ours(FastEngine(model, batch, record_after=0), mels)
-            with stepper.unrecorded():
-                for first in range(0, FILL, 14):
-                    stepper.step(look_ahead, batch, steps.mels_until(first), steps.mels_until(first + 14))
+            engine = FastEngine(model, batch)
+            stepper = steps.Ours(engine, mels)
+            for first in range(0, FILL, 14):
+                stepper.step(look_ahead, batch, steps.mels_until(first), steps.mels_until(first + 14))
+            state, before, began = stepper.save(batch), resident(), time.process_time()
+            engine._recorder.prepare(look_ahead, batch)
+            made, grown = time.process_time() - began, resident() - before
             taken: dict[str, list[float]] = {"Python": [], "recorded": []}
-            state, before = stepper.save(batch), resident()
             for first in range(FILL, FILL + chunk * (options.rounds + FIRST), chunk):
                 span = steps.mels_until(first), steps.mels_until(first + chunk)
                 for way, times in taken.items():
                     stepper.load(state, batch)  # both take the same chunk
-                    began = time.process_time()
-                    if way == "recorded":
+                    with stepper.unrecorded() if way == "Python" else nullcontext():
+                        began = time.process_time()
                         stepper.step(look_ahead, batch, *span)
-                    else:
-                        with stepper.unrecorded():
-                            stepper.step(look_ahead, batch, *span)
-                    times.append(time.process_time() - began)
+                        times.append(time.process_time() - began)
                 state = stepper.save(batch)
-                if len(taken["recorded"]) == FIRST:
-                    grown = resident() - before
             python, recorded = (statistics.median(times[FIRST:]) for times in taken.values())
-            made = sum(taken["recorded"][:FIRST]) / python
             ratios.setdefault(name, {})[f"{look_ahead}/{batch}"] = round(python / recorded, 2)
             numbers = [f"{1e3 * python:.1f}", f"{1e3 * recorded:.1f}", f"{python / recorded:.2f}"]
-            table.add_row(name, str(look_ahead), str(batch), *numbers, f"{made:.0f}", f"{grown:.0f}")
+            cost = [str(len(engine._recorder.made)), f"{made:.1f}", f"{grown:.0f}"]
+            table.add_row(name, str(look_ahead), str(batch), *numbers, *cost)
     Console(width=120).print(table)
     print(f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}")
     print(json.dumps({"ratio": ratios}))

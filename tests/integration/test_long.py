@@ -35,7 +35,7 @@ GROWTH_MB = 25
 # Hundreds of calls that open and end at once move the heap by 20 MB up or down, and it reaches its level after some
 # thousand of them: 10,000 are held to what all else is held to.
 SHORT_GROWTH_MB = GROWTH_MB if LONG else 50
-BAD_GROWTH_MB = 12  # 80,000 records more, most of 200 bytes and more; the engine may record a pass meanwhile
+BAD_GROWTH_MB = 5  # 80,000 records more, a fraction of a byte each
 # so little that what waits fills it within the first seconds, and memory must then be flat
 SETTINGS = ONE_THREAD | {"batching.memory_mb": 16}
 

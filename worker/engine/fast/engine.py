@@ -13,7 +13,7 @@ from torch import Tensor
 from worker.engine.batched import BatchedEngine, Counts
 from worker.engine.fast.buckets import Buckets
 from worker.engine.fast.plan import Progress, exact_shape
-from worker.engine.fast.recorder import AFTER, Recorder
+from worker.engine.fast.recorder import Recorder
 from worker.engine.fast.step import ENDLESS, EncoderStep, PassShape
 from worker.engine.interface import Mode, Row
 from worker.engine.model import SpeechModel
@@ -28,7 +28,7 @@ class FastEngine(BatchedEngine):
 
     `dtype` float32 or bfloat16 is that of weights and caches; features are always float32. With `buckets`, passes are
     rounded up to few static shapes, which CUDA graphs need (the default where there is CUDA); without, they are as
-    small as the batch allows, and recorded once `record_after` of a kind were run.
+    small as the batch allows, and on a processor `warm_up` records those of live calls.
     """
 
     def __init__(
@@ -38,14 +38,11 @@ class FastEngine(BatchedEngine):
         dtype: torch.dtype = torch.float32,
         max_frames: int = MAX_FRAMES,
         buckets: bool | None = None,
-        record_after: int = AFTER,
     ) -> None:
         super().__init__(model, slots)
         self._max_frames = max(max_frames, max(model.left_context) + 1)
         self._step = EncoderStep(model, self._arenas, self._features.bands, dtype, self._max_frames)
-        # CUDA has graphs
-        on_host = self._device.type == "cpu"
-        self._recorder = Recorder(self._step, self._arenas.scratch, record_after) if on_host else self._step
+        self._recorder = Recorder(self._step, self._arenas.scratch)
         self._buckets: Buckets | None = None
         if buckets if buckets is not None else self._device.type == "cuda":
             self._buckets = Buckets(self._step, slots, self._arenas.scratch, self._device)
@@ -58,6 +55,8 @@ class FastEngine(BatchedEngine):
         if self._buckets is not None:
             for ends in (False, True):
                 self._buckets.prepare(mode.look_ahead, batch, ends, self._pass_frames(mode, ends))
+        elif self._device.type == "cpu":
+            self._recorder.prepare(mode.look_ahead, batch)
 
     def _encode(
         self, mode: Mode, rows: Sequence[Row], slots: Counts, index: Tensor, mels: Tensor, fresh: Counts

@@ -1,11 +1,10 @@
-"""On a processor, passes that come often are recorded by PyTorch's tracer and run by TorchScript, without Python.
+"""On a processor, the passes of live calls are recorded by PyTorch's tracer and run by TorchScript, without Python.
 
 A pass is some thousand small operations: starting them from Python takes up to a quarter of a small model's step.
 """
 
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from worker.engine.fast.layer import AT_ONCE
 from worker.engine.fast.linear import turns
-from worker.engine.fast.plan import LayerShape
-from worker.engine.fast.step import NUMBERS, EncoderStep, PassShape
+from worker.engine.fast.plan import full_shape
+from worker.engine.fast.step import ENDLESS, NUMBERS, EncoderStep, PassShape
 
 log = logging.getLogger(__name__)
 
-AFTER = 32  # passes of a kind before it is recorded, which takes as long as some dozens
+RUNS = 2  # in which TorchScript optimises what was recorded
 
 # what decides which operations such a pass is made of: look-ahead; products turned round; taps multiplied at once
 Kind = tuple[int, bool, bool]
@@ -27,43 +26,58 @@ Kind = tuple[int, bool, bool]
 class Recorder:
     """`EncoderStep`, recorded for passes of one chunk a row in which no segment begins or ends.
 
-    They are what a live call is made of, and of few kinds: each recording takes some tens of megabytes. One is for
-    every number of rows with which Python takes the same branches.
+    They are what live calls are made of, and of at most three kinds a look-ahead: a recording takes some tens of
+    megabytes. One is for every number of rows with which Python takes the same branches. What is not recorded runs
+    from Python.
     """
 
-    def __init__(self, step: EncoderStep, scratch: int, after: int = AFTER) -> None:
+    def __init__(self, step: EncoderStep, scratch: int) -> None:
         """scratch: the slot that no stream has."""
         self._step = step
         self._scratch = scratch
-        self._after = after
-        self._met: Counter[Kind] = Counter()
-        self.made: dict[Kind, Callable[[Tensor, Tensor], Tensor] | None] = {}  # None: it cannot be recorded
+        self.made: dict[Kind, Callable[[Tensor, Tensor], Tensor]] = {}
+
+    def prepare(self, look_ahead: int, batch: int) -> None:
+        """Record the passes of up to so many rows. Takes as long as some dozens of them."""
+        for rows in range(1, batch + 1):
+            shape = self._shape(look_ahead, rows)
+            if self._kind(shape) not in self.made and not self._record(shape):
+                return
 
     def __call__(self, shape: PassShape, mels: Tensor, numbers: Tensor) -> Tensor:
         """As EncoderStep."""
-        chunk = shape.look_ahead + 1
-        if shape.edges or shape.frames != chunk or any(layer != LayerShape(*[chunk] * 3) for layer in shape.layers):
-            return self._step(shape, mels, numbers)
-        rows = shape.batch * chunk
-        kind = shape.look_ahead, turns(rows), rows * self._step.width <= AT_ONCE
-        self._met[kind] += 1
-        if kind not in self.made and self._met[kind] > self._after:
-            self.made[kind] = self._record(shape, mels, numbers)
-        recorded = self.made.get(kind)
+        recorded = None
+        if shape == self._shape(shape.look_ahead, shape.batch):
+            recorded = self.made.get(self._kind(shape))
         return self._step(shape, mels, numbers) if recorded is None else recorded(mels, numbers)
 
-    def _record(self, shape: PassShape, mels: Tensor, numbers: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
+    def _shape(self, look_ahead: int, rows: int) -> PassShape:
+        context = self._step.contexts[look_ahead]
+        layers = full_shape(context, self._step.depth, look_ahead + 1, ends=False)
+        return PassShape(look_ahead, rows, layers, edges=False)
+
+    def _kind(self, shape: PassShape) -> Kind:
+        rows = shape.batch * shape.frames
+        return shape.look_ahead, turns(rows), rows * self._step.width <= AT_ONCE
+
+    def _record(self, shape: PassShape) -> bool:
         """Run such a pass on the scratch slot, and write down its operations."""
-        nobody = numbers.clone()
-        nobody[NUMBERS.index("slot")] = self._scratch
+        numbers = torch.zeros(len(NUMBERS), shape.batch, dtype=torch.int64)
+        for name, value in (("slot", self._scratch), ("frames", shape.frames), ("mels", ENDLESS)):
+            numbers[NUMBERS.index(name)] = value
+        mels = torch.zeros(shape.batch, shape.frames * self._step.subsampling.factor, self._step.bands)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of branches, see Kind
             warnings.simplefilter("ignore", FutureWarning)  # deprecated: torch.compile needs a compiler at run time
             try:
-                return torch.jit.trace(_Pass(self._step, shape), (mels, nobody), check_trace=False)
+                recorded = torch.jit.trace(_Pass(self._step, shape), (mels, numbers), check_trace=False)
+                for _ in range(RUNS):
+                    recorded(mels, numbers)
             except Exception as error:  # whatever the tracer does not take
-                log.warning("a pass cannot be recorded and goes on without: %.200s", error)
-                return None
+                log.warning("passes cannot be recorded and go on without: %.200s", error)
+                return False
+        self.made[self._kind(shape)] = recorded
+        return True
 
 
 class _Pass(torch.nn.Module):
