@@ -162,11 +162,12 @@ class Fleet:
             waiting = {self._probe(partition) for partition in owned(worker)}
             if waiting:
                 self.outages.append(Outage(now, waiting))
-        elif code != 0 and NO_BROKER.search(worker.log_file.read_text(errors="replace")):
-            self.faults["gave up starting"] += 1
-            now += BACKOFF_S
-        elif code != 0:
-            self.crashes.append(worker)
+        elif code not in (0, -signal.SIGTERM):  # told to leave, the latter before it could hear of it
+            if NO_BROKER.search(worker.log_file.read_text(errors="replace")):
+                self.faults["gave up starting"] += 1
+                now += BACKOFF_S
+            else:
+                self.crashes.append(worker)
         seat.worker, seat.still = None, False
         seat.until = now + self._rng.uniform(0, PAUSE_S)
         if seat.guest:
