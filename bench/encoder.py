@@ -6,8 +6,8 @@ The same weights and the same log-mel frames of real speech for all three, left 
 take one step in turn, on one thread and then on two, until `--seconds` are over (three turns at least). Times are
 medians: of processor time with one thread, which other work on the machine disturbs less, of wall time with two.
 Features and decoding stay outside. After the first turn of a cell the outputs must be equal. `floor` is what the fast
-step's matrix products alone take at their own sizes, or what its bytes take at the speed of a plain copy, whichever
-is more; a second table tells what the fast step's time is spent on. Then: how the fast step grows with the batch, the
+step's multiply-adds take at this machine's measured peak, or its bytes at the speed of reading memory, whichever is
+more; a second table tells what the fast step's time is spent on. Then: how the fast step grows with the batch, the
 left context and the model, and what a stream takes in memory.
 Last line: one JSON object; `ratio` is NeMo's time to the fast step's on one thread.
 """
@@ -168,7 +168,6 @@ def compare(
     engines = steppers(model, mels)
     filled = fill(engines)
     size = size_of(model)
-    products = floor.Products(size)
     found = []
     for look_ahead, batch in cells:
         times, counted, shares = measure(
@@ -178,7 +177,7 @@ def compare(
         least = {}
         for count in options.threads:
             torch.set_num_threads(count)
-            least[count] = max(products.seconds(batch * (look_ahead + 1)), moved / floor.bandwidth())
+            least[count] = max(counted["fast"] / floor.peak(), moved / floor.bandwidth())
         torch.set_num_threads(1)
         found.append(Cell(look_ahead, batch, times, counted, moved, least, shares))
         advance(found[-1])
@@ -242,7 +241,7 @@ def main() -> int:
     console = Console(width=160)
     began = time.perf_counter()
     torch.set_num_threads(QUOTED)
-    machine = {"copy GB/s": floor.bandwidth() / 1e9, "peak GMAC/s": floor.peak() / 1e9}
+    machine = {"read GB/s": floor.bandwidth() / 1e9, "peak GMAC/s": floor.peak() / 1e9}
     found: dict[str, list[Cell]] = {}
     grown: dict[str, dict[str, float]] = {}
     with Progress(console=Console(stderr=True)) as progress:

@@ -1,19 +1,19 @@
 """What a step cannot be faster than here: its multiply-adds and its bytes, at speeds measured on this machine.
 
-Multiply-adds are counted by PyTorch's own flop counter while the step runs. The matrix products are then timed alone,
-at the step's own sizes and with weights of their own for each layer, so that weights come from memory as in the step.
+Multiply-adds are counted by PyTorch's own flop counter while the step runs.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from worker.engine.fast.linear import linear
+from worker.engine import native
+from worker.engine.fast.linear import Linear
 
 FULL = 512  # rows of the product that shows the machine's peak
 
@@ -44,9 +44,16 @@ def clock() -> float:
 
 def multiply_adds(step: Callable[[], object]) -> int:
     """Of matrix products, convolutions and attention while `step` runs once."""
-    with FlopCounterMode(display=False) as counter:
+    ours = {torch.ops.trunkline.product: _product_flops} if native.loaded() else {}
+    with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         step()
     return int(counter.get_total_flops()) // 2
+
+
+def _product_flops(
+    x: tuple[int, ...], packed: object, bias: object, outputs: int, out_shape: object = None, **_: object
+) -> int:
+    return 2 * math.prod(x) * outputs
 
 
 def bytes_moved(size: Size, batch: int, frames: int) -> int:
@@ -59,36 +66,16 @@ def bytes_moved(size: Size, batch: int, frames: int) -> int:
 
 
 def bandwidth() -> float:
-    """Bytes a second that a plain copy of 256 MiB reads, and as many that it writes."""
+    """Bytes a second at which 256 MiB are read: nearly all that a step moves."""
     source = torch.ones(64 << 20)
-    target = torch.empty_like(source)
-    return source.numel() * source.element_size() / best(lambda: target.copy_(source))
+    return source.numel() * source.element_size() / best(source.sum)
 
 
 def peak() -> float:
-    """Multiply-adds a second of a square float32 product that stays in the caches."""
+    """Multiply-adds a second of a square float32 product that stays in the caches, PyTorch's or ours."""
     x, w = torch.randn(FULL, FULL), torch.randn(FULL, FULL)
-    return FULL**3 / best(lambda: functional.linear(x, w), 20)
-
-
-class Products:
-    """A model's matrix products of new frames alone, layer after layer."""
-
-    def __init__(self, size: Size) -> None:
-        self._layers = [[torch.randn(shape) * 0.02 for shape in size.products] for _ in range(size.layers)]
-        self._inputs: dict[int, Tensor] = {}
-        self._widths = {inputs for _, inputs in size.products}
-
-    def seconds(self, rows: int) -> float:
-        """For `rows` new frames of all streams together."""
-        inputs = {width: torch.randn(rows, width) for width in self._widths}
-
-        def run() -> None:
-            for weights in self._layers:
-                for weight in weights:
-                    linear(inputs[weight.shape[1]], weight, None)
-
-        return best(run, 8)
+    ours = Linear(w, None, torch.float32)
+    return FULL**3 / min(best(lambda: functional.linear(x, w), 20), best(lambda: ours(x), 20))
 
 
 def best(run: Callable[[], object], times: int = 4) -> float:

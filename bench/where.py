@@ -18,6 +18,7 @@ GROUPS = {
 }
 NAMES = (*GROUPS, REST)
 _GROUP = {f"aten::{name}": group for group, names in GROUPS.items() for name in names}
+_GROUP["trunkline::product"] = "matrix products"
 
 
 def shares(step: Callable[[], object]) -> dict[str, float]:

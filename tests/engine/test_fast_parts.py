@@ -1,26 +1,77 @@
 """The fast step's own linear map and depthwise convolution equal PyTorch's, whichever way they are computed."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from worker.engine import native
 from worker.engine.fast.layer import AT_ONCE, Depthwise
-from worker.engine.fast.linear import FEWEST, MOST, linear
+from worker.engine.fast.linear import Linear
+
+native_only = pytest.mark.skipif(not native.supported(), reason="our products are for x86-64 with AVX2")
 
 
-@pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize(("outputs", "inputs"), [(96, 32), (32, 32), (32, 96)])
-@pytest.mark.parametrize("shape", [(1, 1), (1, FEWEST), (2, 2), (1, MOST), (MOST, 1), (MOST + 1, 1), (3, 7)])
-def test_a_linear_map_of_any_number_of_rows(shape, outputs, inputs, biased):
-    torch.manual_seed(0)
+@pytest.mark.parametrize("packed", [pytest.param(True, marks=native_only), False])
+@given(
+    shape=st.sampled_from([(1,), (5,), (1, 1), (2, 3), (3, 7), (0, 4)]) | st.tuples(st.integers(1, 110)),
+    outputs=st.integers(1, 100),
+    inputs=st.integers(1, 70),
+    biased=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_linear_map_of_any_size(packed, shape, outputs, inputs, biased):
+    torch.manual_seed(outputs)
     # one that lies otherwise in memory than its shape says, as the step's do
-    x = torch.randn(shape[1], shape[0], inputs, dtype=torch.float32).transpose(0, 1)
+    x = torch.randn(inputs, *shape).movedim(0, -1)
     weight, bias = torch.randn(outputs, inputs), torch.randn(outputs) if biased else None
-    found = linear(x, weight, bias)
-    torch.testing.assert_close(found, F.linear(x, weight, bias), atol=1e-4, rtol=1e-5)
+    found = mapped(weight, bias, packed)(x)
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=1e-5)
     assert found.is_contiguous()
+
+
+@native_only
+@given(rows=st.integers(1, 100), threads=st.integers(1, 3), inputs=st.sampled_from([3, 64, 700]))
+@settings(max_examples=40, deadline=None)
+def test_a_row_is_the_same_bits_whatever_rows_are_beside_it(rows, threads, inputs):
+    torch.manual_seed(rows)
+    multiply = mapped(torch.randn(200, inputs), torch.randn(200), packed=True)
+    x = torch.randn(rows, inputs)
+    alone = torch.cat([multiply(row) for row in x[:, None]])
+    x = torch.cat([x, torch.full((1, inputs), torch.nan)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = multiply(x)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[:-1], alone)
+    assert found[-1].isnan().all()
+
+
+@native_only
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (torch.zeros(2, 5), r"not \(..., 4\)"),
+        (torch.zeros(2, 4, dtype=torch.float64), r"not \(..., 4\) float32"),
+    ],
+)
+def test_a_product_that_does_not_fit_says_so(x, says):
+    with pytest.raises(RuntimeError, match=says):
+        mapped(torch.zeros(3, 4), None, packed=True)(x)
+
+
+def mapped(weight: Tensor, bias: Tensor | None, packed: bool) -> Linear:
+    if packed and not native.loaded():
+        pytest.fail(f"not compiled: {native.COMMAND}")
+    with patch.object(native, "loaded", lambda: packed):
+        return Linear(weight, bias, torch.float32)
 
 
 @given(

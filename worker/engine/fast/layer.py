@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.engine.fast.linear import Affine, affine, linear
+from worker.engine.fast.linear import Affine, Linear, affine
 from worker.engine.fast.plan import LayerPlan, Rings
 
 # exp of this is 0 in float32 beside any score, and a row that sees nothing stays finite
@@ -44,17 +44,17 @@ class FastLayer:
         if any(b is not None for b in biases):
             full = [b if b is not None else q[0].new_zeros(self._width) for b in biases]
             bias = torch.cat([full[0] * scale, full[1], full[2]])
-        self._qkv: Affine = (weight.to(dtype), None if bias is None else bias.to(dtype))
+        self._qkv = Linear(weight, bias, dtype)
         self._u = (attention.pos_bias_u.detach() * scale).flatten().to(dtype)
         self._v = (attention.pos_bias_v.detach() * scale).flatten().to(dtype)
         projected = F.linear(positions, attention.linear_pos.weight.detach().float())
         # (heads, d_k, W)
         self._positions = projected.view(-1, self._heads, self._head).permute(1, 2, 0).contiguous().to(dtype)
-        self._attention_out = _cast(affine(attention.linear_out), dtype)
+        self._attention_out = Linear(*affine(attention.linear_out), dtype)
         convolution = layer.conv
         self._norm_conv = _norm(layer.norm_conv, dtype)
-        self._expand = _cast(_pointwise(convolution.pointwise_conv1), dtype)
-        self._contract = _cast(_pointwise(convolution.pointwise_conv2), dtype)
+        self._expand = Linear(*_pointwise(convolution.pointwise_conv1), dtype)
+        self._contract = Linear(*_pointwise(convolution.pointwise_conv2), dtype)
         depthwise = convolution.depthwise_conv
         kernel = depthwise.weight.detach()
         shift = None if depthwise.bias is None else depthwise.bias.detach()
@@ -69,19 +69,19 @@ class FastLayer:
     def __call__(self, x: Tensor, plan: LayerPlan, rings: Rings) -> Tensor:
         """x: (B, inputs, width). Returns (B, outputs, width)."""
         x = x + _feed_forward(x, *self._feed1)
-        qkv = linear(_normed(x, self._norm_attention), *self._qkv)
+        qkv = self._qkv(_normed(x, self._norm_attention))
         rings.kv.write(self._index, plan.kv_write, qkv[:, :, self._width :])
         query = qkv[:, :, : self._width]
         if rings.ahead is not None and plan.ahead_write is not None and plan.ahead_read is not None:
             rings.ahead.write(self._index, plan.ahead_write, torch.cat([x, query], dim=-1))
             x, query = rings.ahead.read(self._index, plan.ahead_read).chunk(2, dim=-1)
-        x = x + linear(self._attend(query, plan, rings), *self._attention_out)
-        gated = F.glu(linear(_normed(x, self._norm_conv), *self._expand), dim=-1)
+        x = x + self._attention_out(self._attend(query, plan, rings))
+        gated = F.glu(self._expand(_normed(x, self._norm_conv)), dim=-1)
         rings.conv.write(self._index, plan.conv_write, gated)
         if rings.beside is not None and plan.beside_write is not None and plan.beside_read is not None:
             rings.beside.write(self._index, plan.beside_write, x)
             x = rings.beside.read(self._index, plan.beside_read)
-        x = x + linear(self._convolve(plan, rings), *self._contract)
+        x = x + self._contract(self._convolve(plan, rings))
         x = x + _feed_forward(x, *self._feed2)
         return _normed(x, self._norm_out)
 
@@ -155,11 +155,6 @@ def _pointwise(module: Any) -> Affine:
     return weight[:, :, 0], bias
 
 
-def _cast(affine: Affine, dtype: torch.dtype) -> Affine:
-    weight, bias = affine
-    return weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
-
-
 def _norm(module: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
     return module.weight.detach().to(dtype), module.bias.detach().to(dtype), float(module.eps)
 
@@ -169,14 +164,14 @@ def _normed(x: Tensor, norm: tuple[Tensor, Tensor, float]) -> Tensor:
     return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
 
 
-def _feed(norm: Any, feed: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, float], Affine, Affine]:
+def _feed(norm: Any, feed: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, float], Linear, Linear]:
     weight, bias = affine(feed.linear2)
-    half = (weight / 2, None if bias is None else bias / 2)
-    return _norm(norm, dtype), _cast(affine(feed.linear1), dtype), _cast(half, dtype)
+    half = Linear(weight / 2, None if bias is None else bias / 2, dtype)
+    return _norm(norm, dtype), Linear(*affine(feed.linear1), dtype), half
 
 
-def _feed_forward(x: Tensor, norm: tuple[Tensor, Tensor, float], expand: Affine, contract: Affine) -> Tensor:
-    return linear(F.silu(linear(_normed(x, norm), *expand)), *contract)
+def _feed_forward(x: Tensor, norm: tuple[Tensor, Tensor, float], expand: Linear, contract: Linear) -> Tensor:
+    return contract(F.silu(expand(_normed(x, norm))))
 
 
 def _fold(norm: Any, kernel: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Linear maps of a few rows."""
+"""Linear maps."""
 
 from typing import Any
 
@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Affine = tuple[Tensor, Tensor | None]
+from worker.engine import native
 
-# Rows for which MKL's product with the weights as its first matrix takes less time (`make bench-linear`).
-FEWEST, MOST = 2, 6
+Affine = tuple[Tensor, Tensor | None]
 
 
 def affine(module: Any) -> Affine:
@@ -17,26 +16,21 @@ def affine(module: Any) -> Affine:
     return module.weight.detach(), None if module.bias is None else module.bias.detach()
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """As `F.linear`: x (..., inputs), weight (outputs, inputs), bias (outputs,) or None; gives (..., outputs).
+class Linear:
+    """x (..., inputs) to (..., outputs), with weights that never change.
 
-    On a processor in float32, a few rows are multiplied the other way round where there are more outputs than
-    inputs, which reads the weights faster.
+    On a processor in float32 they are packed for our own product (`native/products.cpp`), where it was compiled: a
+    row's result is the same bits whatever rows are beside it. Elsewhere PyTorch multiplies.
     """
-    outputs, inputs = weight.shape
-    rows = x.numel() // inputs
-    if x.is_cuda or x.dtype != torch.float32 or not turns(rows) or outputs <= inputs:
-        return F.linear(x, weight, bias)
-    return turned(x, weight, bias)
 
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        """weight: (outputs, inputs); bias: (outputs,) or None."""
+        self._outputs = len(weight)
+        self._bias = None if bias is None else bias.to(dtype)
+        self._packed = weight.device.type == "cpu" and dtype == torch.float32 and native.loaded()
+        self._weight = torch.ops.trunkline.pack(weight.float()) if self._packed else weight.to(dtype).contiguous()
 
-def turns(rows: int) -> bool:
-    """Whether so few rows are multiplied the other way round."""
-    return FEWEST <= rows <= MOST
-
-
-def turned(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same with the weights as the first matrix of the product."""
-    columns = x.reshape(-1, weight.shape[1]).t()
-    y = torch.mm(weight, columns) if bias is None else torch.addmm(bias[:, None], weight, columns)
-    return y.t().reshape(*x.shape[:-1], len(weight)).contiguous()
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._packed:
+            return torch.ops.trunkline.product(x, self._weight, self._bias, self._outputs)
+        return F.linear(x, self._weight, self._bias)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from worker.engine.fast.layer import AT_ONCE
-from worker.engine.fast.linear import turns
 from worker.engine.fast.plan import full_shape
 from worker.engine.fast.step import ENDLESS, NUMBERS, EncoderStep, PassShape
 
@@ -19,14 +18,14 @@ log = logging.getLogger(__name__)
 
 RUNS = 2  # in which TorchScript optimises what was recorded
 
-# what decides which operations such a pass is made of: look-ahead; products turned round; taps multiplied at once
-Kind = tuple[int, bool, bool]
+# what decides which operations such a pass is made of: look-ahead; whether taps are multiplied at once
+Kind = tuple[int, bool]
 
 
 class Recorder:
     """`EncoderStep`, recorded for passes of one chunk a row in which no segment begins or ends.
 
-    They are what live calls are made of, and of at most three kinds a look-ahead: a recording takes some tens of
+    They are what live calls are made of, and of at most two kinds a look-ahead: a recording takes some tens of
     megabytes. One is for every number of rows with which Python takes the same branches. What is not recorded runs
     from Python.
     """
@@ -58,7 +57,7 @@ class Recorder:
 
     def _kind(self, shape: PassShape) -> Kind:
         rows = shape.batch * shape.frames
-        return shape.look_ahead, turns(rows), rows * self._step.width <= AT_ONCE
+        return shape.look_ahead, rows * self._step.width <= AT_ONCE
 
     def _record(self, shape: PassShape) -> bool:
         """Run such a pass on the scratch slot, and write down its operations."""

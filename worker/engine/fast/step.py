@@ -7,12 +7,11 @@ each stream is, whether it ends) comes in tensors; nothing is read back by the h
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from worker.engine.arenas import Arenas
 from worker.engine.fast.layer import FastLayer
-from worker.engine.fast.linear import affine
+from worker.engine.fast.linear import Linear, affine
 from worker.engine.fast.plan import Context, LayerShape, Progress, Rings, make_plan
 from worker.engine.fast.ring import Ring
 from worker.engine.fast.subsampling import StreamingSubsampling
@@ -72,7 +71,7 @@ class EncoderStep:
         self._layers = [
             FastLayer(layer, number, positions, farthest, dtype) for number, layer in enumerate(encoder.layers)
         ]
-        self._out_proj = None if encoder.out_proj is None else affine(encoder.out_proj)
+        self._out_proj = None if encoder.out_proj is None else Linear(*affine(encoder.out_proj), torch.float32)
         self.out_width = self.width if encoder.out_proj is None else int(encoder.out_proj.out_features)
 
     def __call__(self, shape: PassShape, mels: Tensor, numbers: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ class EncoderStep:
         for number, layer in enumerate(self._layers):
             x = layer(x, plans[number if len(plans) > 1 else 0], self._rings)
         if self._out_proj is not None:
-            x = F.linear(x.float(), *self._out_proj)
+            x = self._out_proj(x.float())
         return x.float()
 
     def state(self) -> list[Tensor]:

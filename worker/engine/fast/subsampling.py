@@ -16,6 +16,7 @@ from torch import Tensor
 
 from worker.engine.arenas import Arenas
 from worker.engine.cache import advanced
+from worker.engine.fast.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,7 @@ class StreamingSubsampling:
         self.factor = 2 ** len(self._stages)
         out = pre_encode.out
         # xscaling multiplies the encoder's input by sqrt(width): done once, here
-        self._out = (out.weight.detach() * scale).to(dtype)
-        self._out_bias = None if out.bias is None else (out.bias.detach() * scale).to(dtype)
+        self._out = Linear(out.weight.detach() * scale, None if out.bias is None else out.bias.detach() * scale, dtype)
         self._bands = bands
         self._dtype = dtype
 
@@ -93,7 +93,7 @@ class StreamingSubsampling:
                 x *= masks[index][:, None, :, None]
             used = used // 2
         x = x.transpose(1, 2).flatten(2)
-        return F.linear(x, self._out, self._out_bias)
+        return self._out(x)
 
     @staticmethod
     def _joined(x: Tensor, used: Tensor, slots: Tensor, arenas: Arenas, name: str) -> Tensor:
