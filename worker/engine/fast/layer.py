@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.engine import native
 from worker.engine.fast.linear import Affine, Linear, affine
 from worker.engine.fast.plan import LayerPlan, Rings
 
@@ -47,6 +48,7 @@ class FastLayer:
         self._qkv = Linear(weight, bias, dtype)
         self._u = (attention.pos_bias_u.detach() * scale).flatten().to(dtype)
         self._v = (attention.pos_bias_v.detach() * scale).flatten().to(dtype)
+        self._native = self._u.device.type == "cpu" and dtype == torch.float32 and native.loaded()
         projected = F.linear(positions, attention.linear_pos.weight.detach().float())
         # (heads, d_k, W)
         self._positions = projected.view(-1, self._heads, self._head).permute(1, 2, 0).contiguous().to(dtype)
@@ -92,6 +94,10 @@ class FastLayer:
         at distance left + i - j, which is column queries - 1 - i + j: a view with a shifted stride, no copy.
         """
         batch, queries, _ = query.shape
+        if self._native:  # the same without a copy of keys and values
+            first = self._farthest - (plan.left + queries - 1)
+            table, bias = rings.kv.table(self._index), (self._u, self._v)
+            return torch.ops.trunkline.attend(query, table, plan.kv_read, plan.hidden, *bias, self._positions, first)
         kv = rings.kv.read(self._index, plan.kv_read).view(batch, -1, 2, self._heads, self._head)
         keys = kv.shape[1]
         columns = keys + queries - 1

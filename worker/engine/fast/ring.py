@@ -33,16 +33,20 @@ class Ring:
         frame = (first[:, None] + torch.arange(count, device=first.device)) % self._capacity
         return (slots * (self._layers * self._capacity))[:, None] + frame
 
+    def table(self, layer: int) -> Tensor:
+        """(R, width): what rows are counted in."""
+        return self._rows[layer * self._capacity :]
+
     def write(self, layer: int, rows: Tensor, values: Tensor) -> None:
         """values: (B, T, width) at rows (B, T)."""
-        self._rows[layer * self._capacity :].index_copy_(0, rows.flatten(), values.flatten(0, 1))
+        self.table(layer).index_copy_(0, rows.flatten(), values.flatten(0, 1))
 
     def read(self, layer: int, rows: Tensor) -> Tensor:
         """(B, N, width) at rows (B, N): a copy, the only one, to be used before the next read of this ring.
 
         On a processor all reads have one place: fresh memory costs more than the copy. CUDA's own allocator does that.
         """
-        table, index = self._rows[layer * self._capacity :], rows.flatten()
+        table, index = self.table(layer), rows.flatten()
         if self._read is None:
             found = table.index_select(0, index)
         else:

@@ -141,7 +141,7 @@ at::Tensor product_shape(const at::Tensor& x, const at::Tensor&, const std::opti
 
 }  // namespace
 
-TORCH_LIBRARY(trunkline, library) {
+TORCH_LIBRARY_FRAGMENT(trunkline, library) {
   library.def("pack(Tensor weight) -> Tensor", pack);
   library.def("product(Tensor x, Tensor packed, Tensor? bias, int outputs) -> Tensor");
 }
