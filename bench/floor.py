@@ -50,10 +50,9 @@ def multiply_adds(step: Callable[[], object]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _product_flops(
-    x: tuple[int, ...], packed: object, bias: object, outputs: int, out_shape: object = None, **_: object
-) -> int:
-    return 2 * math.prod(x) * outputs
+def _product_flops(x: tuple[int, ...], packed: tuple[int, ...], *_: object, **__: object) -> int:
+    """Of shapes; panels are (P, inputs, outputs of each)."""
+    return 2 * math.prod(x[:-1]) * math.prod(packed)
 
 
 def bytes_moved(size: Size, batch: int, frames: int) -> int:

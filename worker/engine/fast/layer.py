@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.engine import native
-from worker.engine.fast.linear import Affine, Linear, affine
+from worker.engine.fast.linear import Affine, Linear, Norm, affine
 from worker.engine.fast.plan import LayerPlan, Rings
 
 # exp of this is 0 in float32 beside any score, and a row that sees nothing stays finite
@@ -35,9 +35,8 @@ class FastLayer:
         self._width = self._heads * self._head
         self._farthest = farthest
         scale = 1 / math.sqrt(self._head)
-        self._feed1 = _feed(layer.norm_feed_forward1, layer.feed_forward1, dtype)
-        self._feed2 = _feed(layer.norm_feed_forward2, layer.feed_forward2, dtype)
-        self._norm_attention = _norm(layer.norm_self_att, dtype)
+        self._feed1 = _FeedForward(layer.norm_feed_forward1, layer.feed_forward1, dtype)
+        self._feed2 = _FeedForward(layer.norm_feed_forward2, layer.feed_forward2, dtype)
         q, k, v = (affine(m) for m in (attention.linear_q, attention.linear_k, attention.linear_v))
         weight = torch.cat([q[0] * scale, k[0], v[0]])
         biases = [q[1], k[1], v[1]]
@@ -45,7 +44,7 @@ class FastLayer:
         if any(b is not None for b in biases):
             full = [b if b is not None else q[0].new_zeros(self._width) for b in biases]
             bias = torch.cat([full[0] * scale, full[1], full[2]])
-        self._qkv = Linear(weight, bias, dtype)
+        self._qkv = Linear(weight, bias, dtype, norm=Norm.of(layer.norm_self_att, dtype))
         self._u = (attention.pos_bias_u.detach() * scale).flatten().to(dtype)
         self._v = (attention.pos_bias_v.detach() * scale).flatten().to(dtype)
         self._native = self._u.device.type == "cpu" and dtype == torch.float32 and native.loaded()
@@ -54,38 +53,39 @@ class FastLayer:
         self._positions = projected.view(-1, self._heads, self._head).permute(1, 2, 0).contiguous().to(dtype)
         self._attention_out = Linear(*affine(attention.linear_out), dtype)
         convolution = layer.conv
-        self._norm_conv = _norm(layer.norm_conv, dtype)
-        self._expand = Linear(*_pointwise(convolution.pointwise_conv1), dtype)
-        self._contract = Linear(*_pointwise(convolution.pointwise_conv2), dtype)
+        self._expand = Linear(
+            *_pointwise(convolution.pointwise_conv1), dtype, norm=Norm.of(layer.norm_conv, dtype), after="glu"
+        )
         depthwise = convolution.depthwise_conv
         kernel = depthwise.weight.detach()
         shift = None if depthwise.bias is None else depthwise.bias.detach()
-        self._conv_norm: tuple[Tensor, Tensor, float] | None = None
+        norm = None
         if convolution.norm_type == "layer_norm":
-            self._conv_norm = _norm(convolution.batch_norm, dtype)
+            norm = Norm.of(convolution.batch_norm, dtype)
         else:
             kernel, shift = _fold(convolution.batch_norm, kernel, shift)
         self._depthwise = Depthwise(kernel.to(dtype), None if shift is None else shift.to(dtype))
-        self._norm_out = _norm(layer.norm_out, dtype)
+        self._contract = Linear(*_pointwise(convolution.pointwise_conv2), dtype, norm=norm, silu=True)
+        self._norm_out = Norm.of(layer.norm_out, dtype)
 
     def __call__(self, x: Tensor, plan: LayerPlan, rings: Rings) -> Tensor:
         """x: (B, inputs, width). Returns (B, outputs, width)."""
-        x = x + _feed_forward(x, *self._feed1)
-        qkv = self._qkv(_normed(x, self._norm_attention))
+        x = self._feed1(x)
+        qkv = self._qkv(x)
         rings.kv.write(self._index, plan.kv_write, qkv[:, :, self._width :])
         query = qkv[:, :, : self._width]
         if rings.ahead is not None and plan.ahead_write is not None and plan.ahead_read is not None:
             rings.ahead.write(self._index, plan.ahead_write, torch.cat([x, query], dim=-1))
             x, query = rings.ahead.read(self._index, plan.ahead_read).chunk(2, dim=-1)
-        x = x + self._attention_out(self._attend(query, plan, rings))
-        gated = F.glu(self._expand(_normed(x, self._norm_conv)), dim=-1)
+        x = self._attention_out(self._attend(query, plan, rings), x)
+        gated = self._expand(x)
         rings.conv.write(self._index, plan.conv_write, gated)
         if rings.beside is not None and plan.beside_write is not None and plan.beside_read is not None:
             rings.beside.write(self._index, plan.beside_write, x)
             x = rings.beside.read(self._index, plan.beside_read)
-        x = x + self._contract(self._convolve(plan, rings))
-        x = x + _feed_forward(x, *self._feed2)
-        return _normed(x, self._norm_out)
+        x = self._contract(self._convolve(plan, rings), x)
+        x = self._feed2(x)
+        return self._norm_out(x)
 
     def _attend(self, query: Tensor, plan: LayerPlan, rings: Rings) -> Tensor:
         """Transformer-XL attention (Dai et al. 2019, section 3.3): (q + u) k + (q + v) p, positions by distance.
@@ -119,10 +119,19 @@ class FastLayer:
         window = rings.conv.read(self._index, plan.conv_read)
         if plan.conv_valid is not None:
             window = window * plan.conv_valid
-        x = self._depthwise(window)
-        if self._conv_norm is not None:
-            x = _normed(x, self._conv_norm)
-        return F.silu(x)
+        return self._depthwise(window)
+
+
+class _FeedForward:
+    """x + half of the feed-forward module's output."""
+
+    def __init__(self, norm: Any, feed: Any, dtype: torch.dtype) -> None:
+        self._expand = Linear(*affine(feed.linear1), dtype, norm=Norm.of(norm, dtype), after="silu")
+        weight, bias = affine(feed.linear2)
+        self._contract = Linear(weight / 2, None if bias is None else bias / 2, dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._contract(self._expand(x), x)
 
 
 class Depthwise:
@@ -159,25 +168,6 @@ class Depthwise:
 def _pointwise(module: Any) -> Affine:
     weight, bias = affine(module)
     return weight[:, :, 0], bias
-
-
-def _norm(module: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
-    return module.weight.detach().to(dtype), module.bias.detach().to(dtype), float(module.eps)
-
-
-def _normed(x: Tensor, norm: tuple[Tensor, Tensor, float]) -> Tensor:
-    weight, bias, eps = norm
-    return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
-
-
-def _feed(norm: Any, feed: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, float], Linear, Linear]:
-    weight, bias = affine(feed.linear2)
-    half = Linear(weight / 2, None if bias is None else bias / 2, dtype)
-    return _norm(norm, dtype), Linear(*affine(feed.linear1), dtype), half
-
-
-def _feed_forward(x: Tensor, norm: tuple[Tensor, Tensor, float], expand: Linear, contract: Linear) -> Tensor:
-    return contract(F.silu(expand(_normed(x, norm))))
 
 
 def _fold(norm: Any, kernel: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
-"""Linear maps."""
+"""Linear maps, with what stands before and after them in a layer."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,8 @@ from torch import Tensor
 from worker.engine import native
 
 Affine = tuple[Tensor, Tensor | None]
+After = Literal["", "silu", "glu"]
+_AFTER: dict[After, int] = {"": 0, "silu": 1, "glu": 2}
 
 
 def affine(module: Any) -> Affine:
@@ -16,21 +19,60 @@ def affine(module: Any) -> Affine:
     return module.weight.detach(), None if module.bias is None else module.bias.detach()
 
 
-class Linear:
-    """x (..., inputs) to (..., outputs), with weights that never change.
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A layer norm over the last dimension."""
 
-    On a processor in float32 they are packed for our own product (`native/products.cpp`), where it was compiled: a
-    row's result is the same bits whatever rows are beside it. Elsewhere PyTorch multiplies.
-    """
+    scale: Tensor
+    shift: Tensor
+    epsilon: float
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        """weight: (outputs, inputs); bias: (outputs,) or None."""
-        self._outputs = len(weight)
-        self._bias = None if bias is None else bias.to(dtype)
-        self._packed = weight.device.type == "cpu" and dtype == torch.float32 and native.loaded()
-        self._weight = torch.ops.trunkline.pack(weight.float()) if self._packed else weight.to(dtype).contiguous()
+    @classmethod
+    def of(cls, module: Any, dtype: torch.dtype) -> "Norm":
+        return cls(module.weight.detach().to(dtype), module.bias.detach().to(dtype), float(module.eps))
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._packed:
-            return torch.ops.trunkline.product(x, self._weight, self._bias, self._outputs)
-        return F.linear(x, self._weight, self._bias)
+        return F.layer_norm(x, (x.shape[-1],), self.scale, self.shift, self.epsilon)
+
+
+class Linear:
+    """`after(silu(norm(x)) W^T + b) + residual`, or a part of it: x (..., inputs) to (..., outputs).
+
+    On a processor in float32 all of it is one operation on packed weights (`native/products.cpp`), where that was
+    compiled: a row's result is the same bits whatever rows are beside it. Elsewhere these are PyTorch's.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        *,
+        norm: Norm | None = None,
+        silu: bool = False,
+        after: After = "",
+    ) -> None:
+        """weight: (N, inputs); bias: (N,) or None; outputs are N, or with `glu` N / 2. `silu` stands before the map."""
+        self._norm, self._silu, self._after = norm, silu, after
+        self._native = weight.device.type == "cpu" and dtype == torch.float32 and native.loaded()
+        if self._native:
+            outputs = len(weight) // 2 if after == "glu" else len(weight)
+            packed, shift = torch.ops.trunkline.pack(weight.float(), bias, after == "glu")
+            of_norm = (None, None, 0.0) if norm is None else (norm.scale, norm.shift, norm.epsilon)
+            self._arguments = (packed, shift, outputs, *of_norm, silu, _AFTER[after])
+        else:
+            self._weight, self._bias = weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        if self._native:
+            return torch.ops.trunkline.product(x, *self._arguments, residual)
+        if self._norm is not None:
+            x = self._norm(x)
+        if self._silu:
+            x = F.silu(x)
+        x = F.linear(x, self._weight, self._bias)
+        if self._after == "silu":
+            x = F.silu(x)
+        elif self._after == "glu":
+            x = F.glu(x, dim=-1)
+        return x if residual is None else residual + x

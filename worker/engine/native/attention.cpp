@@ -19,9 +19,12 @@
 #include <memory>
 #include <utility>
 
+#include "vectors.h"
+
 namespace {
 
-constexpr int64_t LANES = 8;
+using namespace trunkline;
+
 constexpr int64_t COLUMNS = 16;     // of positions at once
 constexpr int64_t HEIGHT = 6;       // queries at once
 constexpr int64_t FOUR = 4;         // values at once
@@ -29,39 +32,16 @@ constexpr float HIDDEN = -10000.0f; // exp of this is 0 beside any score, and a 
 
 constexpr int64_t DEEPEST = 128;    // the largest D
 
-inline int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
-
 // The last of a head's vectors of eight may be a part.
 template <bool PART>
 inline __m256 last(const float* from, __m256i mask) {
   return PART ? _mm256_maskload_ps(from, mask) : _mm256_loadu_ps(from);
 }
 
-inline float sum(__m256 x) {
-  __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-  return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
-}
-
 inline float largest(__m256 x) {
   __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   half = _mm_max_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
-}
-
-// e^x for x <= 0: 2^n times a polynomial of the rest (the minimax one of Cephes' expf, relative error 2e-7).
-inline __m256 exponential(__m256 x) {
-  x = _mm256_max_ps(x, _mm256_set1_ps(-87.0f));
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)),
-                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
-  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), x);
-  __m256 y = _mm256_set1_ps(1.9875691500e-4f);
-  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-    y = _mm256_fmadd_ps(y, x, _mm256_set1_ps(c));
-  y = _mm256_fmadd_ps(y, _mm256_mul_ps(x, x), _mm256_add_ps(x, _mm256_set1_ps(1.0f)));
-  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-  return _mm256_mul_ps(y, _mm256_castsi256_ps(power));
 }
 
 // In place, over `size` scores; what follows them up to a whole vector becomes 0.
