@@ -39,7 +39,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory, quiet_nemo: None) -> Zoo:
 
 @pytest.fixture(scope="session", params=["reference", "fast", "buckets"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Every engine keeps the same contract; the fast one also with padding to static shapes, as on CUDA."""
+    """Every engine keeps the same contract; the fast one also with padding to static shapes and PyTorch's operations,
+    as on CUDA."""
     return str(request.param)
 
 

@@ -5,14 +5,17 @@ Built twice from one recipe they are equal, so that a test has a stock copy of t
 
 import logging
 import tarfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from demo import MODELS as DEMO_MODELS
+from worker.engine import native
 from worker.engine.batched import BatchedEngine
 from worker.engine.fast.engine import FastEngine, unknown
 from worker.engine.interface import Mode
@@ -143,6 +146,11 @@ def unpack_tokenizer(into: Path) -> Path:
 SLOTS = 16
 
 
+def uncompiled() -> AbstractContextManager[object]:
+    """What is built meanwhile computes with PyTorch's operations, as on CUDA."""
+    return patch.object(native, "loaded", lambda: False)
+
+
 class Pair:
     """A model with its engines, one of which patches it, and an equal model that nothing touches."""
 
@@ -154,8 +162,9 @@ class Pair:
         self.engines: dict[str, BatchedEngine] = {
             "reference": self.reference,
             "fast": FastEngine(model, SLOTS),
-            "buckets": FastEngine(model, SLOTS, buckets=True),
         }
+        with uncompiled():
+            self.engines["buckets"] = FastEngine(model, SLOTS, buckets=True)
 
     def context(self, look_ahead: int) -> tuple[int, int]:
         return self.model.left_context[look_ahead], look_ahead

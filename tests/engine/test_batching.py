@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.engine.models import CHUNKED, REGULAR_SYMMETRIC, SLOTS, Pair, Recipe, Zoo
 from tests.engine.play import Player, difference, offline
 from tests.engine.speech import excerpt
+from worker.engine import native
 from worker.engine.interface import Mode
 
-ATTENTION = "scaled_dot_product_attention"  # once a layer
+# once a layer
+ATTENTION = {
+    "fast": (torch.ops.trunkline, "attend") if native.loaded() else (F, "scaled_dot_product_attention"),
+    "buckets": (F, "scaled_dot_product_attention"),
+}
 
 
 @contextmanager
@@ -50,7 +56,7 @@ def test_sixteen_ready_streams_are_one_call_each(
     head = nemo.ctc_decoder if hasattr(nemo, "ctc_decoder") else nemo.decoder
     decoder = engine._decoders["rnnt"].computer if mode.decoder == "rnnt" else head
     # the fast encoder is no NeMo module: what it calls is counted once a layer
-    encoder = (nemo.encoder, "forward_internal") if kind == "reference" else (torch.nn.functional, ATTENTION)
+    encoder = (nemo.encoder, "forward_internal") if kind == "reference" else ATTENTION[kind]
     player = Player(engine)
     geometry = engine.info.geometry
     long, short = geometry.chunk_end(mode.look_ahead, 20), geometry.chunk_end(mode.look_ahead, 0) + 8_000

@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from tests.engine.models import CHUNKED, CHUNKED_BATCH_NORM, REGULAR_SKEWED, REGULAR_SYMMETRIC, Recipe, Zoo
+from tests.engine.models import CHUNKED, CHUNKED_BATCH_NORM, REGULAR_SKEWED, REGULAR_SYMMETRIC, Recipe, Zoo, uncompiled
 from tests.engine.session import check, draw_session, oracle, perform
 from worker.engine.fast.buckets import Bucket
 from worker.engine.fast.engine import MAX_FRAMES, FastEngine
@@ -74,7 +74,8 @@ class Stage:
 
     def __init__(self, zoo: Zoo, recipe: Recipe, max_frames: int = MAX_FRAMES) -> None:
         self.pair = zoo.pair(recipe)
-        self.engine = FastEngine(self.pair.model, 33, max_frames=max_frames, buckets=True)
+        with uncompiled():
+            self.engine = FastEngine(self.pair.model, 33, max_frames=max_frames, buckets=True)
         random = Random(str(recipe))
         self.sessions = [draw_session(random, SIGNALS) for _ in range(ROUNDS)]
         self.expected = oracle(self.pair.stock, self.pair.model.left_context)

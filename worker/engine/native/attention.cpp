@@ -281,12 +281,6 @@ at::Tensor attend(const at::Tensor& query, const at::Tensor& table, const at::Te
   return result;
 }
 
-// The same of tensors without data.
-at::Tensor attend_shape(const at::Tensor& query, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                        const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) {
-  return at::empty(query.sizes(), query.options());
-}
-
 } // namespace
 
 TORCH_LIBRARY_FRAGMENT(trunkline, library) {
@@ -295,4 +289,3 @@ TORCH_LIBRARY_FRAGMENT(trunkline, library) {
       " -> Tensor");
 }
 TORCH_LIBRARY_IMPL(trunkline, CPU, library) { library.impl("attend", attend); }
-TORCH_LIBRARY_IMPL(trunkline, Meta, library) { library.impl("attend", attend_shape); }

@@ -20,7 +20,6 @@
 #include <memory>
 #include <optional>
 #include <tuple>
-#include <vector>
 
 #include "vectors.h"
 
@@ -165,12 +164,6 @@ const float* floats(const std::optional<at::Tensor>& tensor, int64_t size, const
   return tensor->const_data_ptr<float>();
 }
 
-std::vector<int64_t> shape_of_product(const at::Tensor& x, int64_t outputs) {
-  auto shape = x.sizes().vec();
-  shape.back() = outputs;
-  return shape;
-}
-
 // x: (..., inputs); packed, bias: as `pack` gives them; before: a layer norm's scale and shift (inputs,) and epsilon, a
 // SiLU; after: 0 nothing, 1 SiLU, 2 GLU; residual: as the result. Returns (..., outputs).
 at::Tensor product(const at::Tensor& x, const at::Tensor& packed, const at::Tensor& bias, int64_t outputs,
@@ -181,7 +174,9 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& packed, const at::Tens
               x.scalar_type(), " ", x.sizes(), ", not (..., ", inputs, ") float32");
   TORCH_CHECK(outputs > (panels - 1) * width && outputs <= panels * width, "product: ", panels, " panels are not ",
               outputs, " outputs");
-  const at::Tensor y = at::empty(shape_of_product(x, outputs), x.options());
+  auto shape = x.sizes().vec();
+  shape.back() = outputs;
+  const at::Tensor y = at::empty(shape, x.options());
   const at::Tensor input = x.contiguous();
   const int64_t rows = input.numel() / std::max<int64_t>(inputs, 1);
   if (rows == 0) return y;
@@ -239,13 +234,6 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& packed, const at::Tens
   return y;
 }
 
-// The same of tensors without data.
-at::Tensor product_shape(const at::Tensor& x, const at::Tensor&, const at::Tensor&, int64_t outputs,
-                         const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, double, bool, int64_t,
-                         const std::optional<at::Tensor>&) {
-  return at::empty(shape_of_product(x, outputs), x.options());
-}
-
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(trunkline, library) {
@@ -255,4 +243,3 @@ TORCH_LIBRARY_FRAGMENT(trunkline, library) {
       " int after, Tensor? residual) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(trunkline, CPU, library) { library.impl("product", product); }
-TORCH_LIBRARY_IMPL(trunkline, Meta, library) { library.impl("product", product_shape); }
