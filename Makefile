@@ -1,11 +1,14 @@
 # Everything that is done more than once. `make` alone lists it.
-# Each target works on its own: it makes .venv first when that is missing or older than the lock.
+# Each target works on its own: it makes .venv first when that is missing or older than the lock, and the engine's
+# compiled operations when they are missing or older than their sources.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 PYTEST_ARGS ?= -n 2 --dist loadgroup --durations=25 --durations-min=5
 
 BIN := .venv/bin
-READY := .venv/.ready
+INSTALLED := .venv/.ready
+NATIVE := worker/engine/native
+READY := $(NATIVE)/operations-made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -14,9 +17,9 @@ READY := .venv/.ready
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: $(READY) ## make the environment .venv from requirements.lock
+venv: $(READY) ## make the environment .venv from requirements.lock, and compile the engine's own operations
 
-$(READY): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@echo "Installing into .venv: some minutes, 7 GB on disk (PyTorch with CUDA is most of it)."
@@ -24,6 +27,13 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
+
+# Without a compiler all goes on, slower, and it is tried again the next time. As old as its beginning: a source that
+# is changed meanwhile is newer.
+$(READY): $(INSTALLED) $(wildcard $(NATIVE)/*.cpp $(NATIVE)/*.h $(NATIVE)/*.py)
+	@echo "Compiling the operations of the engine: half a minute."
+	@touch $@.begun
+	@if $(BIN)/python -m worker.engine.native; then touch -r $@.begun $@; fi
 
 demo: $(READY) ## Kafka, a worker and ten live calls on this machine: watch the transcripts grow
 	$(BIN)/python -m demo
@@ -114,7 +124,7 @@ bench-encoder: $(READY) ## the encoder's step: NeMo's, the reference engine's an
 bench-engine: $(READY) ## audio seconds per second of whole engines: ours, NeMo's pipelines, sherpa-onnx
 	$(BIN)/python -m bench.engine_throughput
 
-bench-linear: $(READY) ## linear maps of one to eight rows, either way round
+bench-linear: $(READY) ## linear maps of 1 to 128 rows: our product against PyTorch's
 	$(BIN)/python -m bench.linear
 
 bench-overload: $(READY) ## twice what the engine takes for MINUTES=2, then nothing: lag over time, words lost
@@ -136,5 +146,5 @@ evidence: $(READY) ## what the cache fault and its fix are worth in words; write
 	$(BIN)/python -m bench.evidence --write docs
 
 clean: ## delete .venv and all caches of tools
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(NATIVE)/operations-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
