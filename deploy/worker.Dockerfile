@@ -6,6 +6,9 @@ ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /src
+# The compiler is the base's, in whatever version that has; this stage only.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/trunkline
 COPY deploy/worker.lock deploy/
 RUN /opt/trunkline/bin/pip install --no-cache-dir --require-hashes -r deploy/worker.lock
@@ -14,7 +17,9 @@ COPY wire wire
 COPY producer producer
 COPY worker worker
 COPY trunkline trunkline
-RUN /opt/trunkline/bin/pip install --no-cache-dir --no-deps .
+# Then the engine's own operations for processors; whether they are used is seen where the worker runs.
+RUN /opt/trunkline/bin/pip install --no-cache-dir --no-deps . \
+    && /opt/trunkline/bin/python -P -m worker.engine.native --any-processor
 
 FROM ${BASE}
 RUN useradd --uid 10001 --create-home trunkline

@@ -38,22 +38,23 @@ def stages(path: Path) -> list[list[tuple[str, str]]]:
 def build(path: Path, folder: Path, arguments: Mapping[str, str] | None = None) -> Path:
     """Run the build stage in `folder`, which is to be empty; return what stands for /opt/trunkline.
 
-    Paths below /opt lie in the folder. `arguments` stand in for defaults of ARG. Raises subprocess.CalledProcessError.
+    What it takes from Debian has to be on this machine. Paths below /opt lie in the folder. `arguments` stand in for
+    defaults of ARG, or are further variables. Raises subprocess.CalledProcessError.
     """
     made, source, home = folder / "opt" / "trunkline", folder / "src", folder / "home"
     for each in (made.parent, source, home):
         each.mkdir(parents=True)
     environment = {name: value for name, value in os.environ.items() if NETWORK.search(name)}
-    environment |= {"HOME": str(home), "PATH": f"{_python(folder)}:/usr/local/bin:/usr/bin:/bin"}
+    environment |= {"HOME": str(home), "PATH": f"{_python(folder)}:/usr/local/bin:/usr/bin:/bin", **(arguments or {})}
     for keyword, rest in stages(path)[0]:
         if keyword == "ARG":
             name, _, default = rest.partition("=")
-            environment[name] = (arguments or {}).get(name, default)
+            environment.setdefault(name, default)
         elif keyword == "COPY":
             *files, target = rest.split()
             for file in files:
                 _copy(ROOT / file, source / target / (Path(file).name if target.endswith("/") else ""))
-        elif keyword == "RUN":
+        elif keyword == "RUN" and not rest.startswith("apt-get "):
             command = rest.replace("/opt/", f"{made.parent}/")
             subprocess.run(["sh", "-ec", command], cwd=source, env=environment, check=True, stdin=subprocess.DEVNULL)
     return made
@@ -69,7 +70,9 @@ def _python(folder: Path) -> Path:
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        shutil.copytree(
+            source, target, ignore=shutil.ignore_patterns("__pycache__", "operations-*"), dirs_exist_ok=True
+        )
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)

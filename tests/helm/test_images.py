@@ -2,14 +2,17 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import require
 from tests.helm.chart import DEFAULTS
 from tests.helm.dockerfile import ROOT, build, stages
 
@@ -103,10 +106,15 @@ def test_the_health_check_asks_the_worker_and_believes_it(path):
 )
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_steps_run_in_a_clean_folder_and_give_a_program_that_works(path, tmp_path):
-    """For the image without CUDA PyTorch comes from the index of all else, and lacks CUDA."""
+    """For the image without CUDA PyTorch comes from the index of all else, and borrows CUDA from this environment."""
+    require(path not in WORKERS or shutil.which("c++"), "a C++ compiler, Debian's g++ say")
     without_cuda = path.name == "worker-cpu.Dockerfile"
-    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
-    made = build(path, tmp_path, {"TORCH_INDEX": index, "TORCH_LABEL": ""} if without_cuda else {})
+    arguments = {}
+    if without_cuda:
+        index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
+        cuda = ":".join(map(str, Path(sysconfig.get_path("purelib")).glob("nvidia/*/lib")))
+        arguments = {"TORCH_INDEX": index, "TORCH_LABEL": "", "LD_LIBRARY_PATH": cuda}
+    made = build(path, tmp_path, arguments)
     clean = {"PATH": f"{made}/bin", "HOME": str(tmp_path / "home")}
     for command, said in (
         (["trunkline", "--version"], "trunkline 0.1.0"),
@@ -118,6 +126,11 @@ def test_the_steps_run_in_a_clean_folder_and_give_a_program_that_works(path, tmp
             [f"{made}/bin/{command[0]}", *command[1:]], env=clean, capture_output=True, text=True, cwd="/"
         )
         assert said in done.stdout + done.stderr
+    if path in WORKERS and platform.machine() == "x86_64":
+        borrowed = clean | {"LD_LIBRARY_PATH": arguments.get("LD_LIBRARY_PATH", "")}
+        show = "from worker.engine import native as n; print(n.library().exists(), n.loaded() == n.supported())"
+        done = subprocess.run([f"{made}/bin/python", "-c", show], env=borrowed, capture_output=True, text=True, cwd="/")
+        assert done.stdout == "True True\n", done.stderr
     packages = subprocess.run([f"{made}/bin/pip", "check"], env=clean, capture_output=True, text=True, cwd="/")
     asked_for = re.compile(r"torch \S+ requires (triton|cuda-toolkit|nvidia-\S+), which is not installed\.")
     missing = [line for line in packages.stdout.splitlines() if not (without_cuda and asked_for.fullmatch(line))]
