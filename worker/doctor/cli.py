@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trunkline doctor",
         description="Check whether a worker with these settings could work here: broker, topics, ACLs, retention, "
-        "Redis, model, device, clock.",
+        "Redis, model, device, compiled operations, clock.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,6 +68,7 @@ async def _checks(options: argparse.Namespace, rest: list[str]) -> AsyncIterator
     for finding in await machine.store(settings.state, await _retention_s(settings)):
         yield finding
     yield machine.device(settings.model)
+    yield machine.operations(settings.model)
     yield await machine.loaded(settings) if options.load_model else machine.model(settings.model)
 
 

@@ -1,4 +1,4 @@
-"""What a worker needs beside Kafka: the store, the model, the device."""
+"""What a worker needs beside Kafka: the store, the model, the device, the compiled operations."""
 
 import asyncio
 import secrets
@@ -78,6 +78,28 @@ def device(settings: ModelSettings) -> Finding:
         return ok("device", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
     text = f"the model runs on {chosen}" + ("" if settings.device != "auto" else ", since there is no CUDA here")
     return warning("device", text, "enough for tens of calls; more want a GPU")
+
+
+def operations(settings: ModelSettings) -> Finding:
+    """The engine's compiled ones."""
+    from worker.engine import native
+    from worker.engine.model import choose_device
+
+    what = "operations"
+    try:
+        used = (choose_device(settings.device).type, settings.engine, settings.dtype) == ("cpu", "fast", "float32")
+    except ModelUnavailable:  # said already
+        used = False
+    if not used:
+        return skipped(what, "compiled ones are for the fast engine in float32 on the CPU")
+    if not native.supported():
+        return skipped(what, f"compiled ones are for {native.FOR}; on this processor PyTorch's are used")
+    path = native.library()
+    if native.loaded():
+        return ok(what, f"{path.name} is loaded")
+    if path.exists():
+        return warning(what, f"{path} cannot be loaded; PyTorch's are slower", f"delete it, and `{native.COMMAND}`")
+    return warning(what, "they are not compiled; PyTorch's are slower", f"`{native.COMMAND}`, with a C++ compiler")
 
 
 def model(settings: ModelSettings) -> Finding:

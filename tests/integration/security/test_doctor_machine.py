@@ -1,9 +1,11 @@
-"""`trunkline doctor` against each fault of the store, the model and the device: a real Redis, real model files."""
+"""`trunkline doctor` against each fault of the store, the model, the device and the compiled operations: a real Redis,
+real model files."""
 
 import tarfile
 
 import pytest
 
+from tests.conftest import require
 from tests.integration.support import MODEL
 from tests.state.conftest import local_redis
 
@@ -80,3 +82,37 @@ def test_a_device_that_is_not_here(doctor):
 
     device = f"cuda:{torch.cuda.device_count()}"
     assert device in doctor.error("device", f"--model.device={device}")["text"]
+
+
+class TestOperations:
+    @pytest.fixture
+    def native(self):
+        from worker.engine import native
+
+        native.loaded.cache_clear()
+        yield native
+        native.loaded.cache_clear()
+
+    def test_compiled_ones(self, doctor, native):
+        require(native.loaded() or not native.supported(), "the operations are not compiled")
+        _, found = doctor("--model.device=cpu")
+        assert found["operations"][0]["level"] == ("ok" if native.supported() else "skipped")
+
+    @pytest.mark.parametrize(("content", "remedy"), [(None, "`python -P"), (b"text", "delete it, and `python -P")])
+    def test_none_that_can_be_loaded(self, doctor, native, monkeypatch, tmp_path, content, remedy):
+        monkeypatch.setattr(native, "supported", lambda: True)
+        monkeypatch.setattr(native, "FOLDER", tmp_path)
+        if content:
+            native.library().write_bytes(content)
+        code, found = doctor("--model.device=cpu")
+        assert (code, found["operations"][0]["level"]) == (0, "warning")
+        assert found["operations"][0]["remedy"].startswith(remedy)
+
+    def test_where_there_are_none(self, doctor, native, monkeypatch):
+        monkeypatch.setattr(native, "supported", lambda: False)
+        said = {}
+        for flag in ("--model.dtype=float32", "--model.dtype=bfloat16", "--model.engine=reference"):
+            _, found = doctor("--model.device=cpu", flag)
+            assert found["operations"][0]["level"] == "skipped"
+            said[flag] = "on this processor" in found["operations"][0]["text"]
+        assert list(said.values()) == [True, False, False]
