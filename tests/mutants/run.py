@@ -31,6 +31,7 @@ ROOT = HERE.parents[1]
 OURS = {"wire", "producer", "worker", "trunkline", "deploy", "demo", "bench", "tests"}
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "out", "node_modules")
 SHIPPED = ("models", "calls", "eval")  # of demo/: large and read only
+COMPILED = "\n+++ b/worker/engine/native/"  # the library of other sources is not loaded
 LIMIT_S = 400
 SOUND_LIMIT_S = 1800
 
@@ -78,6 +79,15 @@ def apply(mutant: Mutant, tree: Path, *options: str) -> str:
     return "" if done.returncode == 0 and "Skipped" not in done.stderr else done.stderr.strip()
 
 
+def build(mutant: Mutant, tree: Path) -> str:
+    """Compile the operations again where the fault is in them; why it cannot be, or nothing."""
+    if COMPILED not in mutant.path.read_text():
+        return ""
+    command = [sys.executable, "-m", "worker.engine.native"]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    return "" if done.stdout.startswith("made ") else (done.stdout + done.stderr).strip()
+
+
 def _tests(tree: Path, tests: Sequence[str], log: Path) -> None:
     """In a fork: pytest in `tree`, output to `log`."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -119,6 +129,8 @@ def judge(mutant: Mutant) -> tuple[bool, str]:
         copy_tree(tree)
         if problem := apply(mutant, tree):
             return False, f"THE PATCH NO LONGER APPLIES: {problem}"
+        if problem := build(mutant, tree):
+            return False, f"NOT COMPILED: {problem}"
         code, output = run_tests(tree, mutant.tests)
     failed = re.search(r"^FAILED (.+?)(?: - |$)", output, re.MULTILINE)
     if code == FAILED and failed:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.run import HERE, ROOT, Mutant, apply, copy_tree
+from tests.mutants.run import HERE, ROOT, Mutant, apply, build, copy_tree
 
 THREE = ("scalar-length-fast", "look-ahead-mixed", "scheduler-takes-twice")
 
@@ -39,6 +39,15 @@ def test_every_patch_names_its_fault_and_tests_and_still_applies(tmp_path: Path)
             assert (ROOT / test.partition("::")[0]).is_file(), f"{path.name} names {test}"
         assert apply(mutant, tmp_path) == "", path.name
         assert apply(mutant, tmp_path, "--reverse") == "", path.name
+
+
+def test_a_fault_in_the_operations_is_not_judged_uncompiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nonexistent")
+    copy_tree(tmp_path)
+    for name, compiled in (("scheduler-takes-twice", False), ("product-drops-an-edge", True)):
+        mutant = Mutant.read(HERE / f"{name}.patch")
+        assert apply(mutant, tmp_path) == ""
+        assert bool(build(mutant, tmp_path)) == compiled
 
 
 def test_a_fault_that_no_test_sees_is_reported(tmp_path: Path) -> None:
