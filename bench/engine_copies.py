@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bench.floor import bandwidth
+from bench.floor import best
 from bench.models import MODELS
 from worker.engine.arenas import Arenas
 from worker.engine.fast.engine import FastEngine
@@ -66,6 +66,13 @@ class Meter:
             return result
 
         setattr(owner, name, staticmethod(timed) if isinstance(raw, staticmethod) else timed)
+
+
+def copying() -> float:
+    """Bytes a second that a plain copy of 256 MiB reads, and as many that it writes."""
+    source = torch.ones(64 << 20)
+    target = torch.empty_like(source)
+    return source.numel() * source.element_size() / best(lambda: target.copy_(source))
 
 
 class Input:
@@ -124,7 +131,7 @@ def main() -> int:
     convolve = torch.nn.functional.conv1d
     meter.attach(Input, "contiguous", "convolution inputs")
     torch.nn.functional.conv1d = lambda x, *rest, **named: convolve(Input.contiguous(x), *rest, **named)
-    speed = bandwidth()
+    speed = copying()
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, make in ((n, MODELS[n]) for n in NAMES if options.model in (None, n)):
         engine = FastEngine(make(), max(BATCHES))  # without `warm_up`: what is recorded is not seen

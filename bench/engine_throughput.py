@@ -3,12 +3,12 @@
     python -m bench.engine_throughput [--models demo,17x512] [--look-aheads 0,1,6] [--batches 1,8,32] [--threads 1]
 
 Features, encoder and greedy decoder, on streams of speech from `demo/`'s evaluation set that are all equally long. In
-every cell the engines take TURN chunks of all streams in turn (each alone: a chunk of another engine between two of its
-own would empty the caches); the first chunks are not counted. Time is processor time
-with one thread, which other work on the machine disturbs less, and wall time with more. The word error rate of
-what each made of the whole streams stands beside its speed, for the demo model. The other one's weights are random, its
-chunks fewer, and its RNN-T says nothing, as in silence: left alone it would say as much as it may in every frame. Last
-line: one JSON object; `vs_nemo` and `vs_sherpa` are ratios of audio seconds per second.
+every cell the engines take TURN chunks of all streams in turn (a chunk of another engine between two of its own would
+empty an engine's caches); the first chunks are not counted. Time is processor time with one thread, which other work
+on the machine disturbs less, and wall time with more. The word error rate of what each made of the whole streams
+stands beside its speed, for the demo model. The other one's weights are random, its chunks fewer, and its RNN-T says
+nothing, as in silence: left alone it would say as much as it may in every frame. Last line: one JSON object; `vs_nemo`
+and `vs_sherpa` are ratios of audio seconds per second.
 """
 
 import argparse
