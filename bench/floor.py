@@ -44,7 +44,9 @@ def clock() -> float:
 
 def multiply_adds(step: Callable[[], object]) -> int:
     """Of matrix products, convolutions and attention while `step` runs once."""
-    ours = {torch.ops.trunkline.product: _product_flops} if native.loaded() else {}
+    ours = {}
+    if native.loaded():
+        ours = {torch.ops.trunkline.product: _product_flops, torch.ops.trunkline.attend: _attend_flops}
     with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         step()
     return int(counter.get_total_flops()) // 2
@@ -53,6 +55,12 @@ def multiply_adds(step: Callable[[], object]) -> int:
 def _product_flops(x: tuple[int, ...], packed: tuple[int, ...], *_: object, **__: object) -> int:
     """Of shapes; panels are (P, inputs, outputs of each)."""
     return 2 * math.prod(x[:-1]) * math.prod(packed)
+
+
+def _attend_flops(query: tuple[int, ...], table: object, rows: tuple[int, ...], *_: object, **__: object) -> int:
+    """Content and values by keys, positions by distances."""
+    queries, keys = query[1], rows[1]
+    return 2 * math.prod(query) * (2 * keys + keys + queries - 1)
 
 
 def bytes_moved(size: Size, batch: int, frames: int) -> int:

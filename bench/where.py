@@ -18,7 +18,7 @@ GROUPS = {
 }
 NAMES = (*GROUPS, REST)
 _GROUP = {f"aten::{name}": group for group, names in GROUPS.items() for name in names}
-_GROUP["trunkline::product"] = "matrix products"
+_GROUP |= {"trunkline::product": "matrix products", "trunkline::attend": "attention"}
 
 
 def shares(step: Callable[[], object]) -> dict[str, float]:

@@ -1,12 +1,15 @@
 """The three engines of the encoder bench get equal input and do equal work, and the stock one is stock."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
 from bench import encoder, floor, steps
 from tests.engine.models import CHUNKED, Recipe, Zoo
+from worker.engine import native
+from worker.engine.fast.linear import Linear
 from worker.engine.model import adopt
 from worker.engine.reference import ReferenceEngine
 
@@ -80,6 +83,17 @@ def test_disagreement_ends_the_bench() -> None:
 def test_multiply_adds_are_those_of_a_product_by_hand() -> None:
     x, w = torch.zeros(5, 7), torch.zeros(11, 7)
     assert floor.multiply_adds(lambda: torch.nn.functional.linear(x, w)) == 5 * 7 * 11
+
+
+@pytest.mark.skipif(not native.loaded(), reason="no compiled operations")
+def test_multiply_adds_of_compiled_operations_by_hand() -> None:
+    multiply = Linear(torch.zeros(32, 7), None, torch.float32)
+    assert floor.multiply_adds(lambda: multiply(torch.zeros(5, 7))) == 5 * 7 * 32
+    # two streams of three queries, five keys, so seven distances; two heads of eight
+    query, rows, hidden = torch.zeros(2, 3, 16), torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, 1, 3, 5) > 0
+    table, bias, positions = torch.zeros(1, 32), torch.zeros(16), torch.zeros(2, 8, 7)
+    attend = partial(torch.ops.trunkline.attend, query, table, rows, hidden, bias, bias, positions, 0)
+    assert floor.multiply_adds(attend) == 2 * 3 * 16 * (5 + 7 + 5)
 
 
 def test_bytes_are_weights_once_and_context_once_a_stream() -> None:
