@@ -47,7 +47,8 @@ class FastLayer:
         self._qkv = Linear(weight, bias, dtype, norm=Norm.of(layer.norm_self_att, dtype))
         self._u = (attention.pos_bias_u.detach() * scale).flatten().to(dtype)
         self._v = (attention.pos_bias_v.detach() * scale).flatten().to(dtype)
-        self._native = self._u.device.type == "cpu" and dtype == torch.float32 and native.loaded()
+        on_processor = self._u.device.type == "cpu" and dtype == torch.float32
+        self._native = on_processor and self._head <= native.DEEPEST_HEAD and native.loaded()
         projected = F.linear(positions, attention.linear_pos.weight.detach().float())
         # (heads, d_k, W)
         self._positions = projected.view(-1, self._heads, self._head).permute(1, 2, 0).contiguous().to(dtype)

@@ -126,8 +126,8 @@ struct Unit {
   const int64_t* frames; // the rows of the keys
   const bool* unseen;    // (queries, keys)
   int64_t heads;
-  const float* content;  // (rows, padded(D)): q + u
-  const float* distant;  // (rows, room): (q + v) p
+  const float* content; // (rows, padded(D)): q + u
+  const float* distant; // (rows, room): (q + v) p
   float* scores;         // (rows, room)
   float* sums;           // (rows, padded(D))
   __m256i mask;

@@ -182,7 +182,7 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& packed, const at::Tens
   if (rows == 0) return y;
   const std::optional<at::Tensor> added = residual ? std::optional(residual->contiguous()) : std::nullopt;
 
-  const Begin prepare{floats(scale, inputs, "scale"), floats(shift, inputs, "shift"), static_cast<float>(epsilon), silu};
+  const Begin prepare{floats(scale, inputs, "scale"), floats(shift, inputs, "shift"), float(epsilon), silu};
   TORCH_CHECK(!prepare.scale == !prepare.shift, "product: a scale goes with a shift");
   const End end{static_cast<After>(after)};
   const float *from = input.const_data_ptr<float>(), *weights = packed.const_data_ptr<float>();
@@ -234,12 +234,12 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& packed, const at::Tens
   return y;
 }
 
-}  // namespace
+} // namespace
 
 TORCH_LIBRARY_FRAGMENT(trunkline, library) {
   library.def("pack(Tensor weight, Tensor? bias, bool glu) -> (Tensor, Tensor)", pack);
   library.def(
-      "product(Tensor x, Tensor packed, Tensor bias, int outputs, Tensor? scale, Tensor? shift, float epsilon, bool silu,"
-      " int after, Tensor? residual) -> Tensor");
+      "product(Tensor x, Tensor packed, Tensor bias, int outputs, Tensor? scale, Tensor? shift, float epsilon,"
+      " bool silu, int after, Tensor? residual) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(trunkline, CPU, library) { library.impl("product", product); }

@@ -20,7 +20,7 @@ inline float sum(__m256 x) {
 
 // e^x for x <= 0: 2^n times a polynomial of the rest (the minimax one of Cephes' expf, relative error 2e-7).
 inline __m256 exponential(__m256 x) {
-  x = _mm256_max_ps(_mm256_set1_ps(-87.0f), x);  // in this order what is not a number stays so
+  x = _mm256_max_ps(_mm256_set1_ps(-87.0f), x); // in this order what is not a number stays so
   const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)),
                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   x = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
@@ -41,4 +41,4 @@ inline __m256 sigmoid(__m256 x) {
   return _mm256_div_ps(above, _mm256_add_ps(one, power));
 }
 
-}  // namespace trunkline
+} // namespace trunkline
