@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -49,6 +50,10 @@ LEAVE_S = 2.0  # to leave the group, at least
 # The event loop or the model's thread standing still for so long is a fault, not load: a step takes seconds at most.
 HEARTBEAT_TIMEOUT_S = 60.0
 
+# For how long the event loop may keep the interpreter from the model's thread, which needs it between any two
+# operations. Python's own 5 ms are longer than most of those take.
+SWITCH_S = 0.0005
+
 
 class Service:
     """One worker process. `run` returns the exit code."""
@@ -67,6 +72,7 @@ class Service:
 
     async def run(self) -> int:
         """Start, work until SIGTERM or a fault, drain. Raises StartError, UnsupportedModel."""
+        sys.setswitchinterval(SWITCH_S)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
