@@ -51,7 +51,7 @@ def require(condition: object, reason: str) -> None:
         return
     if os.environ.get("TRUNKLINE_TESTS_NO_SKIP") == "1":
         pytest.fail(f"not skipped, since TRUNKLINE_TESTS_NO_SKIP=1: {reason}")
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture(scope="session")
