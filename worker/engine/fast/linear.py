@@ -57,7 +57,9 @@ class Linear:
         self._native = weight.device.type == "cpu" and dtype == torch.float32 and native.loaded()
         if self._native:
             outputs = len(weight) // 2 if after == "glu" else len(weight)
-            packed, shift = torch.ops.trunkline.pack(weight.float(), bias, after == "glu")
+            packed, shift = torch.ops.trunkline.pack(
+                weight.float(), None if bias is None else bias.float(), after == "glu"
+            )
             of_norm = (None, None, 0.0) if norm is None else (norm.scale, norm.shift, norm.epsilon)
             self._arguments = (packed, shift, outputs, *of_norm, silu, _AFTER[after])
         else:

@@ -12,7 +12,9 @@ import logging
 import os
 import platform
 import subprocess
+import sys
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -79,6 +81,9 @@ def build() -> bool:
         made = Path(folder) / path.name
         libraries = (*(f"-L{path}" for path in library_paths()), "-ltorch_cpu", "-lc10")
         _compiler("-shared", *objects, *libraries, "-o", made)
+        # in a process of its own, with all that it calls: an operation cannot be registered twice
+        load = f"import torch; torch.ops.load_library({str(made)!r})"
+        _run(sys.executable, "-c", load, environment={"LD_BIND_NOW": "1"})
         made.replace(path)
     for older in before:
         older.unlink(missing_ok=True)
@@ -88,9 +93,15 @@ def build() -> bool:
 def _compiler(*arguments: str | Path) -> None:
     name = os.environ.get("CXX", "c++")
     try:
-        done = subprocess.run([name, *arguments], capture_output=True, text=True, check=False)
+        _run(name, *arguments)
     except OSError as error:
         said = f"{name}: {error.strerror}"
         raise RuntimeError(f"no C++ compiler ({said}); install g++, or name another one in CXX") from error
+
+
+def _run(*command: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})}
+    )
     if done.returncode:
-        raise RuntimeError(f"{name} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{command[0]} failed:\n{done.stderr[-2000:]}")

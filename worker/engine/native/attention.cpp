@@ -28,7 +28,7 @@ using namespace trunkline;
 constexpr int64_t COLUMNS = 16;     // of positions at once
 constexpr int64_t HEIGHT = 6;       // queries at once
 constexpr int64_t FOUR = 4;         // values at once
-constexpr float HIDDEN = -10000.0f; // exp of this is 0 beside any score, and a query that sees nothing stays finite
+constexpr float HIDDEN = -10000.0f; // in place of a distance: the share is 0 to rounding
 
 constexpr int64_t DEEPEST = 128;    // the largest D
 
@@ -157,8 +157,8 @@ struct Unit {
             __m256& total = n % 2 ? odd : even;
             total = _mm256_fmadd_ps(key[n], _mm256_loadu_ps(query + n * LANES), total);
           }
-          const float score = sum(_mm256_add_ps(even, odd)) + distant[row * room + s.queries - 1 - i + j];
-          scores[row * room + j] = unseen[i * s.keys + j] ? HIDDEN : score;
+          const float distance = distant[row * room + s.queries - 1 - i + j];
+          scores[row * room + j] = sum(_mm256_add_ps(even, odd)) + (unseen[i * s.keys + j] ? HIDDEN : distance);
         }
       }
     }
@@ -211,15 +211,18 @@ constexpr std::array<Passes, sizeof...(V)> passes(std::integer_sequence<int, V..
 // x D). The key at place j lies Q - 1 - i + j columns after `first` for query i.
 at::Tensor attend(const at::Tensor& query, const at::Tensor& table, const at::Tensor& rows, const at::Tensor& hidden,
                   const at::Tensor& u, const at::Tensor& v, const at::Tensor& positions, int64_t first) {
-  TORCH_CHECK(query.dim() == 3 && rows.dim() == 2 && table.dim() == 2 && positions.dim() == 3, "attend: dimensions");
+  TORCH_CHECK(query.dim() == 3 && rows.dim() == 2 && table.dim() == 2 && positions.dim() == 3 && hidden.dim() == 4,
+              "attend: dimensions");
   Sizes s{};
   s.batch = query.size(0), s.queries = query.size(1), s.width = query.size(2);
   s.keys = rows.size(1), s.heads = positions.size(0), s.d = positions.size(1), s.stride = positions.size(2);
   s.columns = s.keys + s.queries - 1;
-  TORCH_CHECK(s.d <= DEEPEST && s.heads * s.d == s.width && table.size(1) == 2 * s.width && rows.size(0) == s.batch &&
-                  hidden.numel() == s.batch * s.queries * s.keys && first >= 0 && first + s.columns <= s.stride,
+  TORCH_CHECK(s.d > 0 && s.d <= DEEPEST && s.keys > 0 && s.heads * s.d == s.width && table.size(1) == 2 * s.width &&
+                  rows.size(0) == s.batch && hidden.sizes() == at::IntArrayRef({s.batch, 1, s.queries, s.keys}) &&
+                  u.numel() == s.width && v.numel() == s.width && first >= 0 && first + s.columns <= s.stride,
               "attend: query ", query.sizes(), ", table ", table.sizes(), ", rows ", rows.sizes(), ", hidden ",
-              hidden.sizes(), ", positions ", positions.sizes(), " from ", first, " do not fit");
+              hidden.sizes(), ", u ", u.sizes(), ", v ", v.sizes(), ", positions ", positions.sizes(), " from ", first,
+              " do not fit");
   const at::Tensor asked = query.contiguous(), numbers = rows.contiguous(), masked = hidden.contiguous();
   const at::Tensor result = at::empty_like(asked);
   const float *q = asked.const_data_ptr<float>(), *cells = table.const_data_ptr<float>();

@@ -176,9 +176,12 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& packed, const at::Tens
               outputs, " outputs");
   auto shape = x.sizes().vec();
   shape.back() = outputs;
+  TORCH_CHECK(inputs > 0 && after >= NOTHING && after <= GLU, "product: ", inputs, " inputs, after ", after);
+  TORCH_CHECK(!residual || residual->sizes() == at::IntArrayRef(shape), "product: residual is ",
+              residual->sizes(), ", not ", at::IntArrayRef(shape));
   const at::Tensor y = at::empty(shape, x.options());
   const at::Tensor input = x.contiguous();
-  const int64_t rows = input.numel() / std::max<int64_t>(inputs, 1);
+  const int64_t rows = input.numel() / inputs;
   if (rows == 0) return y;
   const std::optional<at::Tensor> added = residual ? std::optional(residual->contiguous()) : std::nullopt;
 
