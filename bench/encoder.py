@@ -161,8 +161,13 @@ def measure(
 
 @torch.inference_mode()
 def compare(
-    model: SpeechModel, cells: list[tuple[int, int]], options: argparse.Namespace, advance: Callable[[Cell], None]
+    model: SpeechModel,
+    cells: list[tuple[int, int]],
+    options: argparse.Namespace,
+    speeds: dict[int, tuple[float, float]],
+    advance: Callable[[Cell], None],
 ) -> list[Cell]:
+    """speeds: multiply-adds and bytes read a second, by threads."""
     # enough audio for the left context and every turn of the longest chunk
     mels = streams(model, max(batch for _, batch in cells), 60)
     engines = steppers(model, mels)
@@ -176,9 +181,8 @@ def compare(
         moved = floor.bytes_moved(size, batch, look_ahead + 1)
         least = {}
         for count in options.threads:
-            torch.set_num_threads(count)
-            least[count] = max(counted["fast"] / floor.peak(), moved / floor.bandwidth())
-        torch.set_num_threads(1)
+            peak, bandwidth = speeds[count]
+            least[count] = max(counted["fast"] / peak, moved / bandwidth)
         found.append(Cell(look_ahead, batch, times, counted, moved, least, shares))
         advance(found[-1])
     return found
@@ -240,8 +244,12 @@ def main() -> int:
     names = options.models.split(",")
     console = Console(width=160)
     began = time.perf_counter()
+    speeds = {}
+    for count in options.threads:
+        torch.set_num_threads(count)
+        speeds[count] = floor.peak(), floor.bandwidth()
     torch.set_num_threads(QUOTED)
-    machine = {"read GB/s": floor.bandwidth() / 1e9, "peak GMAC/s": floor.peak() / 1e9}
+    machine = {"peak GMAC/s": speeds[QUOTED][0] / 1e9, "read GB/s": speeds[QUOTED][1] / 1e9}
     found: dict[str, list[Cell]] = {}
     grown: dict[str, dict[str, float]] = {}
     with Progress(console=Console(stderr=True)) as progress:
@@ -255,7 +263,7 @@ def main() -> int:
                 progress.advance(task)
                 progress.console.print(f"{name}, {cell}")
 
-            found[name] = compare(model, cells, options, advance)
+            found[name] = compare(model, cells, options, speeds, advance)
             if not options.no_growth:
                 progress.update(task, description=f"{name}: growth")
                 grown[name] = growth.measure(model, name != "24x1024")

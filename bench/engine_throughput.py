@@ -8,7 +8,7 @@ empty an engine's caches); the first chunks are not counted. Time is processor t
 on the machine disturbs less, and wall time with more. The word error rate of what each made of the whole streams
 stands beside its speed, for the demo model. The other one's weights are random, its chunks fewer, and its RNN-T says
 nothing, as in silence: left alone it would say as much as it may in every frame. Last line: one JSON object; `vs_nemo`
-and `vs_sherpa` are ratios of audio seconds per second.
+(by look-ahead) and `vs_sherpa` are the least ratios of audio seconds per second of all cells.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ BATCHES = {"demo": (1, 8, 32), "17x512": (8,)}
 SECONDS = {"demo": 6.0, "17x512": 5.0}  # of each stream, at least
 WARM_UP = 2  # chunks
 TURN = 10  # chunks
+GOALS = {"NeMo": (3.0, (0, 1)), "sherpa-onnx": (1.5, (0, 1, 6))}  # ratios, and look-aheads
 
 
 @dataclass
@@ -203,13 +204,23 @@ def ratio(cell: dict[str, Result], peer: str) -> str:
     return f"{cell['ours'].audio_s_per_s / cell[peer].audio_s_per_s:.2f}" if peer in cell else ""
 
 
-def nested(results: list[Result], peer: str) -> dict[str, dict[str, float]]:
-    """By look-ahead, then by model, decoder and batch."""
-    found: dict[str, dict[str, float]] = {}
-    for (model, decoder, look_ahead, batch), cell in cells(results).items():
+def worst(results: list[Result], peer: str) -> dict[str, float]:
+    """The least ratio of all cells, by look-ahead."""
+    found: dict[str, float] = {}
+    for (_, _, look_ahead, _), cell in cells(results).items():
         if peer in cell:
-            found.setdefault(str(look_ahead), {})[f"{model} {decoder} {batch}"] = float(ratio(cell, peer))
+            found[str(look_ahead)] = min(found.get(str(look_ahead), float("inf")), float(ratio(cell, peer)))
     return found
+
+
+def missed(results: list[Result]) -> list[str]:
+    """Cells that are under a goal."""
+    return [
+        f"{' '.join(map(str, key))}: {ratio(cell, peer)} of {goal}"
+        for peer, (goal, look_aheads) in GOALS.items()
+        for key, cell in cells(results).items()
+        if peer in cell and key[2] in look_aheads and float(ratio(cell, peer)) < goal
+    ]
 
 
 def main() -> int:
@@ -226,7 +237,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as progress:
         for name in options.models.split(","):
             results += measure(name, options, Path(folder), progress)
-    show(results, Console(width=150))
+    console = Console(width=150)
+    show(results, console)
+    console.print("under their goals: " + ("; ".join(missed(results)) or "none"))
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, {options.threads} thread(s), torch {torch.__version__}, "
         f"nemo_toolkit {version('nemo_toolkit')}, sherpa-onnx {version('sherpa-onnx')}; "
@@ -235,9 +248,12 @@ def main() -> int:
     print(
         json.dumps(
             {
-                "vs_nemo": nested(results, "NeMo"),
-                "vs_sherpa": nested(results, "sherpa-onnx"),
-                "audio_s_per_s": [asdict(result) for result in results],
+                "vs_nemo": worst(results, "NeMo"),
+                "vs_sherpa": min(worst(results, "sherpa-onnx").values(), default=None),
+                "audio_s_per_s": {
+                    " ".join(map(str, key)): {name: round(result.audio_s_per_s, 1) for name, result in cell.items()}
+                    for key, cell in cells(results).items()
+                },
             }
         )
     )

@@ -57,8 +57,11 @@ def summary(result: Result) -> dict[str, object]:
         "lost": verdict.lost,
         "doubled": verdict.doubled,
         "differing": verdict.differing,
-        "recovery_p50_s": round(percentile(result.recoveries, 50), 2),
-        "recovery_p95_s": round(percentile(result.recoveries, 95), 2),
+        # null: no worker that had partitions was killed
+        **{
+            f"recovery_p{p}_s": round(percentile(result.recoveries, p), 2) if result.recoveries else None
+            for p in (50, 95)
+        },
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from deploy.worker import LocalWorker
+from tests.chaos.outside import Outside
 from tests.chaos.schedule import DRAIN, JOIN, KILL, STOP
 from tests.integration.disturbed import Group
 
@@ -17,6 +18,9 @@ BACKOFF_S = 3.0  # until one is that could not start
 STAY_S = (3.0, 8.0)  # of a worker that joins and leaves
 STAND_STILL_S = (1.5, 4.0)  # more than the session time-out
 NO_BROKER = re.compile('"level": "critical".*"message": "Kafka at ')  # a worker that could not start
+GIVES_UP_S = 90.0  # after the broker is back, at the latest: a start on a busy machine, and its time-outs
+LEAVES_S = 60.0  # a worker that is told to: more than its drain_timeout_s, on a busy machine
+LISTENS = "metrics at http"  # the first that it logs after it has begun to listen to SIGTERM
 COLD_FIRST = 2  # starts until the first cold one; a cold one takes as long as ten others
 
 
@@ -31,6 +35,7 @@ class Seat:
     place: str | None = None  # where it is to die
     killed: bool = False  # by us
     until: float = float("inf")  # when it goes on (if it stands still), leaves (a guest) or is replaced
+    told: float = float("inf")  # when it was told to leave
     still: bool = False
 
 
@@ -52,6 +57,7 @@ class Fleet:
         seed: int,
         places: Iterator[str | None],
         probe: Callable[[int], str],
+        outside: Outside,
         size: int,
         cold: int,
         session_s: float,
@@ -65,6 +71,7 @@ class Fleet:
         self._rng = random.Random(f"{seed}/fleet")
         self._places = places
         self._probe = probe
+        self._outside = outside
         self._cold = cold
         self._session_s = session_s
         self._starts = 0
@@ -75,6 +82,10 @@ class Fleet:
         for seat in list(self._seats):
             if seat.worker is not None and (code := seat.worker.process.poll()) is not None:
                 self._gone(seat, seat.worker, code, now)
+            elif seat.worker is not None and now > seat.told + LEAVES_S:
+                self.crashes.append(seat.worker)  # it does not end
+                seat.worker.process.kill()
+                seat.told = float("inf")
             elif now < seat.until:
                 continue
             elif seat.worker is None:
@@ -83,7 +94,7 @@ class Fleet:
                 seat.worker.process.send_signal(signal.SIGCONT)
                 seat.still, seat.until = False, float("inf")
             elif seat.guest:
-                seat.worker.process.terminate()
+                self._tell(seat, now)
                 seat.until = float("inf")
 
     def inflict(self, kind: str, now: float) -> bool:
@@ -105,7 +116,7 @@ class Fleet:
             seat.still, seat.until = True, now + self._session_s + self._rng.uniform(*STAND_STILL_S)
             self.faults[STOP] += 1
         elif kind == DRAIN:
-            seat.worker.process.terminate()
+            self._tell(seat, now)
             self.faults[DRAIN] += 1
         return True
 
@@ -124,7 +135,7 @@ class Fleet:
             if seat.still:
                 seat.until = now
             elif seat.worker is not None and seat.place is not None:
-                seat.worker.process.terminate()
+                self._tell(seat, now)
 
     @property
     def rebalances(self) -> int:
@@ -141,6 +152,11 @@ class Fleet:
         logs = (worker.log_file.read_text(errors="replace") for worker in self._group.workers)
         return [found for log in logs for found in re.findall(pattern, log)]
 
+    def _tell(self, seat: Seat, now: float) -> None:
+        assert seat.worker is not None
+        seat.worker.process.terminate()
+        seat.told = now
+
     def _start(self, seat: Seat, now: float) -> None:
         cold = self._cold > 0 and self._starts >= COLD_FIRST and not seat.guest
         self._cold -= cold
@@ -148,7 +164,7 @@ class Fleet:
         seat.place = None if self.calm or seat.guest else next(self._places)
         settings = {"kafka.instance_id": seat.name} if seat.static else {}
         seat.worker = self._group.worker(seat.place, settings, cold)
-        seat.killed, seat.until = False, float("inf")
+        seat.killed, seat.until, seat.told = False, float("inf"), float("inf")
         if cold:
             self.faults["cold start"] += 1
         if seat.guest:
@@ -162,11 +178,12 @@ class Fleet:
             waiting = {self._probe(partition) for partition in owned(worker)}
             if waiting:
                 self.outages.append(Outage(now, waiting))
-        elif code not in (0, -signal.SIGTERM):  # told to leave, the latter before it could hear of it
-            if NO_BROKER.search(worker.log_file.read_text(errors="replace")):
+        elif code != 0:
+            log = worker.log_file.read_text(errors="replace")
+            if NO_BROKER.search(log) and now < self._outside.broker_back + GIVES_UP_S:
                 self.faults["gave up starting"] += 1
                 now += BACKOFF_S
-            else:
+            elif code != -signal.SIGTERM or LISTENS in log:
                 self.crashes.append(worker)
         seat.worker, seat.still = None, False
         seat.until = now + self._rng.uniform(0, PAUSE_S)

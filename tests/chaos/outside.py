@@ -28,6 +28,7 @@ class Outside:
         self, broker: LocalKafka, topics: Topics, redis: LocalRedis | None, proxy: LocalToxiproxy | None, seed: int
     ) -> None:
         self.faults: Counter[str] = Counter()
+        self.broker_back = float("-inf")  # when it was last away; infinity while it is
         self._broker = broker
         self._redis = redis
         self._proxy = proxy
@@ -48,8 +49,8 @@ class Outside:
 
     def _one(self, kind: str, lasts: float) -> None:
         does: dict[str, Callable[[], None]] = {
-            schedule.BROKER: self._broker.restart,
-            schedule.BROKER_KILL: self._kill_broker,
+            schedule.BROKER: lambda: self._restart_broker(killed=False),
+            schedule.BROKER_KILL: lambda: self._restart_broker(killed=True),
             schedule.REFUSED_FINAL: lambda: self._refuse(self._topics.final, FINAL_BYTES, lasts),
             schedule.REFUSED_ROW: lambda: self._refuse(self._topics.streams, ROW_BYTES, lasts),
             schedule.REDIS_RESTART: lambda: self._restart_redis(lasts),
@@ -61,9 +62,12 @@ class Outside:
         does[kind]()
         self.faults[kind] += 1
 
-    def _kill_broker(self) -> None:
-        self._broker.kill()
+    def _restart_broker(self, killed: bool) -> None:
+        self.broker_back = float("inf")
+        if killed:
+            self._broker.kill()
         self._broker.restart()
+        self.broker_back = time.monotonic()
 
     def _refuse(self, topic: str, most: int, lasts: float) -> None:
         """A smaller limit for a record: the broker refuses what the client, which has its own, sends."""

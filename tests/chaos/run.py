@@ -163,8 +163,9 @@ def run(plan: Plan, zygote: Zygote, say: Callable[[str], None] = print) -> Resul
         stack.callback(sender.close)
         feed = Feed(sender, plan.seed, plan.calls, plan.speed)
         places = schedule.places(plan.seed, plan.store == "redis")
-        fleet = Fleet(group, plan.seed, places, feed.probe, plan.workers, plan.cold, SESSION_MS / 1000)
         outside = Outside(broker, group.topics, redis, proxy, plan.seed)
+        session_s = SESSION_MS / 1000
+        fleet = Fleet(group, plan.seed, places, feed.probe, outside, plan.workers, plan.cold, session_s)
         disturbed = Run(plan, group, feed, fleet, outside)
         try:
             disturbed.disturb(say)
