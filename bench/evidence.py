@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -54,6 +55,15 @@ GROUP = 32  # utterances in one batch
 BEGIN, END = "<!-- tables: make evidence -->", "<!-- end of tables -->"
 
 Case = list[tuple[Samples, str]]
+
+# held by the process that hears the long file offline: full attention over ten minutes takes 8 GB
+TURN: Any = nullcontext()
+
+
+def take_turns(lock: Any) -> None:
+    """In a process of the pool."""
+    global TURN
+    TURN = lock
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,8 @@ class Bench:
 
     def long(self, case: str, said: Case, latency: dict[str, dict[str, float]]) -> Iterator[Score]:
         ((samples, _),) = said
-        whole = [offline(self.model.nemo, samples, self.context)]
+        with TURN:
+            whole = [offline(self.model.nemo, samples, self.context)]
         yield from self.score("offline", case, said, self.decode(whole))
         mels = [offline_mels(self.model.nemo, samples)]
         running: dict[Any, Iterator[Any]] = {key: step.steps(mels) for key, step in self.nemo_steps.items()}
@@ -314,7 +325,8 @@ def main() -> int:
     scores: list[Score] = []
     latency = {}
     styles = options.styles.split(",")
-    with ProcessPoolExecutor(len(styles), mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(len(styles), context, take_turns, (context.Lock(),)) as pool:
         waiting = {style: pool.submit(measure, style, options.every, options.minutes) for style in styles}
         for style, future in waiting.items():
             found, latency[style] = future.result()
