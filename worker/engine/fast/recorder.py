@@ -1,6 +1,6 @@
 """On a processor, the passes of live calls are recorded by PyTorch's tracer and run by TorchScript, without Python.
 
-A pass is some thousand small operations: starting them from Python takes up to a quarter of a small model's step.
+A pass is some thousand small operations: starting them from Python takes up to a third of a small model's step.
 """
 
 import logging
