@@ -111,7 +111,11 @@ def test_the_steps_run_in_a_clean_folder_and_give_a_program_that_works(path, tmp
     without_cuda = path.name == "worker-cpu.Dockerfile"
     arguments = {}
     if without_cuda:
-        index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
+        told = subprocess.run(
+            [sys.executable, "-m", "pip", "help", "install"], capture_output=True, text=True, check=True
+        )
+        (default,) = re.findall(r"Package Index \(default\s+(\S+)\)", told.stdout)
+        index = os.environ.get("PIP_INDEX_URL", default)
         cuda = ":".join(map(str, Path(sysconfig.get_path("purelib")).glob("nvidia/*/lib")))
         arguments = {"TORCH_INDEX": index, "TORCH_LABEL": "", "LD_LIBRARY_PATH": cuda}
     made = build(path, tmp_path, arguments)
