@@ -1,8 +1,11 @@
 """Calls that are told part by part to a group of workers, so that something may befall them in between."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+from redis import Redis
 
 from deploy.redis import LocalRedis
 from deploy.worker import LocalWorker
@@ -13,6 +16,7 @@ from tests.integration.sending import Sender, stream_of
 from tests.integration.support import unique
 from wire import Options
 from wire import Record as WireRecord
+from worker.delivery.table import Row, read_table
 
 STATIC = {"kafka.instance_id": "one"}  # a worker that takes another's place need not wait for its session to end
 PARTS = 3
@@ -57,6 +61,22 @@ class Scene:
     def heard(self, worker: LocalWorker, seconds: float) -> None:
         """Wait until this much audio went through the worker's engine."""
         wait(lambda: worker.metric("trunkline_audio_processed_seconds_total") >= seconds, worker)
+
+    def checkpointed(self, worker: LocalWorker, server: LocalRedis) -> None:
+        """Wait until a commit names a checkpoint of each stream, and Redis has it: one just saved is of no use yet."""
+
+        def done() -> bool:
+            with Redis.from_url(server.url) as redis:
+                rows = asyncio.run(self._rows())
+                named = [row.checkpoint.key for row in rows if row.checkpoint]
+                return len(named) == PARTITIONS == redis.exists(*named)
+
+        wait(done, worker)
+
+    async def _rows(self) -> list[Row]:
+        client, topic = {"bootstrap_servers": self.group.servers}, self.group.topics.streams
+        tables = await asyncio.gather(*(read_table(client, topic, number, 10.0) for number in range(PARTITIONS)))
+        return [row for table in tables for row in table.live.values()]
 
     def same_as_undisturbed(self, streams: int) -> None:
         with self.undisturbed(streams) as alone:

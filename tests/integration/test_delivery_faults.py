@@ -63,7 +63,7 @@ def test_redis_that_goes_away_in_mid_call_and_comes_back_empty(kafka: str, zygot
         worker = it.group.worker()
         assigned(worker, PARTITIONS)
         calls.say()
-        wait(lambda: worker.metric("trunkline_checkpoints_total", outcome="saved") >= PARTITIONS, worker)
+        it.checkpointed(worker, server)
         assert worker.metric("trunkline_state_store_up") == 1
         server.stop()
         calls.say()
@@ -74,11 +74,11 @@ def test_redis_that_goes_away_in_mid_call_and_comes_back_empty(kafka: str, zygot
         assigned(worker, PARTITIONS)
         server.start()
         wait(lambda: worker.metric("trunkline_state_store_up") == 1, worker)
-        wait(lambda: worker.metric("trunkline_checkpoints_total", outcome="saved") >= PARTITIONS, worker)
+        it.checkpointed(worker, server)
         worker.kill()
         heir = it.group.worker()
         assigned(heir, PARTITIONS)
-        wait(lambda: heir.metric("trunkline_checkpoints_total", outcome="restored") > 0, heir)
+        wait(lambda: heir.metric("trunkline_checkpoints_total", outcome="restored") == PARTITIONS, heir)
         calls.say()
         it.same_as_undisturbed(len(calls))
 
@@ -89,8 +89,7 @@ def test_redis_that_forgets_everything_costs_a_replay(kafka: str, zygote: Zygote
         worker = it.group.worker()
         assigned(worker, PARTITIONS)
         calls.say()
-        wait(lambda: worker.metric("trunkline_checkpoints_total", outcome="saved") >= PARTITIONS, worker)
-        time.sleep(0.5)  # a commit names them
+        it.checkpointed(worker, server)
         worker.kill()
         server.stop()
         server.start()  # keeps nothing
