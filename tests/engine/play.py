@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -137,11 +138,8 @@ class Player:
                 self._takes[row.slot].encoded.append(encoded[b, : int(emitted[b])].clone())
             return encoded, emitted
 
-        self.engine._encode = encode  # type: ignore[method-assign]
-        try:
+        with patch.object(self.engine, "_encode", encode):
             yield
-        finally:
-            del self.engine._encode
 
 
 def play(engine: BatchedEngine, signals: Sequence[Samples], mode: Mode, chunks: int = 1) -> list[Take]:
