@@ -35,7 +35,7 @@ STREAMS = 32  # one step's worth
 SECONDS = 60.0  # of each
 ROUNDS = 3
 LEVEL_S = 25.0
-HOST_ROUNDS = 7
+HOST_ROUNDS = 30
 
 Figure = dict[str, Any]
 Say = Callable[[str], None]

@@ -33,7 +33,7 @@ def decode(payload: bytes, encoding: Encoding) -> Samples:
         return np.frombuffer(payload, "<i2") * np.float32(1 / 32768)
     if encoding == "pcm_f32le":
         return _floats(payload)
-    return _G711[encoding][np.frombuffer(payload, np.uint8)]
+    return _G711[encoding].take(np.frombuffer(payload, np.uint8))
 
 
 def _floats(payload: bytes) -> Samples:

@@ -138,10 +138,11 @@ class Resampler:
                 part.start * size,
                 (design.rows * design.step * size, design.step * size, size),
             )
-            outputs[:, :, part.outputs] = np.ascontiguousarray(windows) @ part.taps
+            np.matmul(np.ascontiguousarray(windows), part.taps, out=outputs[:, :, part.outputs])
 
         origin = (first - row) * design.period
-        done = outputs.reshape(-1)[self._produced - origin : end - origin]
+        # a view would keep what was computed in vain for as long as the audio waits
+        done = outputs.reshape(-1)[self._produced - origin : end - origin].copy()
         self._produced = end
         self._tail = inputs[begin + (end // design.period - first) * design.step : begin + have].copy()
         return done
