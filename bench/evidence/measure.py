@@ -1,48 +1,23 @@
-"""What the cache fault and its fix are worth in words: NeMo's stock step, the fixed update in NeMo's step, our engine.
+"""One model, its audio and all engines: their errors, and what a step takes."""
 
-    python -m bench.evidence [--every 3] [--minutes 10.2] [--write docs]
-
-For the demo model (`chunked_limited`) and the second one (`regular`, right context, symmetric convolution): word error
-rate of greedy decoding on `demo/`'s evaluation sets, calls and one long file; with the nine mel frames of pre-encode
-context that NeMo's configuration names, and with seven more (`+7`); and with four seconds of silence after each
-utterance (`+silence`), which brings out the end that NeMo's step loses in `regular`. Every step emits look-ahead + 1
-frames. Step latency is processor time of the encoder's step of one stream on one thread, taken on the long file, all
-steps in turn; the two models run beside each other. `--write` puts the tables into a folder's evidence.md and the
-plot beside it. Last line: one JSON object; `wer` is by style, engine and case, a case with its head before it.
-"""
-
-import argparse
 import copy
-import json
 import logging
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from multiprocessing import get_context
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import jiwer
-import numpy as np
-import soundfile
-import soxr
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from bench.bars import Group, bars
+from bench.evidence.cases import Case, cases
 from bench.models import shipped
 from bench.nemo_step import CORRECT, NemoStep
-from demo.score import CALLS, percentile, references
+from demo.score import percentile
 from tests.engine.play import Player, Take, offline, offline_mels, play
-from tests.engine.speech import RATE, evaluation, recording
 from worker.engine.fast.engine import FastEngine
 from worker.engine.interface import Mode, Samples
 from worker.engine.model import SpeechModel
@@ -50,11 +25,7 @@ from worker.engine.model import SpeechModel
 MODES = {"chunked_limited": ("demo", (70, 1)), "regular": ("regular", (20, 2))}
 ENGINES = ("offline", "stock", "fixed", "ours")
 SEVEN = 7
-SILENCE = np.zeros(4 * RATE, np.float32)
 GROUP = 32  # utterances in one batch
-BEGIN, END = "<!-- tables: make evidence -->", "<!-- end of tables -->"
-
-Case = list[tuple[Samples, str]]
 
 # held by the process that hears the long file offline: full attention over ten minutes takes 8 GB
 TURN: Any = nullcontext()
@@ -81,34 +52,6 @@ class Score:
     @property
     def wer(self) -> float:
         return 100 * (self.deletions + self.insertions + self.substitutions) / self.words
-
-
-def cases(every: int, minutes: float) -> dict[str, Case]:
-    utterances = {name: evaluation(name)[::every] for name in ("seen", "unseen")}
-    long = [(samples, text) for samples, text in _until(minutes * 60)]
-    return {
-        **utterances,
-        "calls": _calls(),
-        "seen +silence": [(np.concatenate([samples, SILENCE]), text) for samples, text in utterances["seen"]],
-        "long": long,
-    }
-
-
-def _until(seconds: float) -> Case:
-    """The evaluation set's recording from its start to the end of the last utterance before `seconds`, as one file."""
-    utterances = json.loads((CALLS.parent / "eval" / "seen.json").read_text())["utterances"]
-    inside = [utterance for utterance in utterances if utterance["end"] <= seconds]
-    end = round((inside[-1]["end"] + 0.2) * RATE)
-    return [(recording("seen")[:end], " ".join(utterance["text"] for utterance in inside))]
-
-
-def _calls() -> Case:
-    found = []
-    for stream, text in references().items():
-        name, _, channel = stream.rpartition("/")
-        samples, rate = soundfile.read(CALLS / f"{name}.flac", dtype="float32", always_2d=True)
-        found.append((np.ascontiguousarray(soxr.resample(samples[:, int(channel)], rate, RATE)), text))
-    return found
 
 
 class Ours:
@@ -259,106 +202,3 @@ def measure(style: str, every: int, minutes: float) -> tuple[list[Score], dict[s
         scores += bench.long(case, said, latency) if case == "long" else bench.short(case, said)
         print(f"{style}: {case} done in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return scores, latency
-
-
-Shown = tuple[str, list[str], list[list[str]]]  # caption, header, rows
-
-
-def table(scores: list[Score]) -> Shown:
-    """A row for each style and case, a column for each engine."""
-    rows: dict[tuple[str, str], dict[str, Score]] = {}
-    for score in scores:
-        rows.setdefault((score.style, score.case), {})[score.engine] = score
-    header = ["model, head", "case", "words", *ENGINES]
-    lines = []
-    for (style, case), found in rows.items():
-        cells = [_cell(found[engine]) if engine in found else "" for engine in ENGINES]
-        lines.append([style, case, str(next(iter(found.values())).words), *cells])
-    return "word error rate, % (deletions, insertions, substitutions)", header, lines
-
-
-def steps(latency: dict[str, dict[str, dict[str, float]]]) -> Shown:
-    rows = [
-        [style, engine, *(str(value) for value in values.values())]
-        for style, engines in latency.items()
-        for engine, values in engines.items()
-    ]
-    return (
-        "encoder step of one stream on one thread, processor time, engines in turn, the two models beside each other",
-        ["model", "engine", "p50 ms", "p95 ms", "steps"],
-        rows,
-    )
-
-
-def markdown(shown: list[Shown]) -> str:
-    parts = []
-    for caption, header, rows in shown:
-        lines = [header, ["---"] * len(header), *rows]
-        parts.append(f"{caption[0].upper()}{caption[1:]}:\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
-    return "\n".join(parts)
-
-
-def _cell(score: Score) -> str:
-    parts = (100 * n / score.words for n in (score.deletions, score.insertions, score.substitutions))
-    return f"{score.wer:.1f} ({' '.join(f'{part:.1f}' for part in parts)})"
-
-
-def plot(scores: list[Score]) -> str:
-    groups: dict[tuple[str, str], dict[str, float]] = {}
-    for score in scores:
-        groups.setdefault((score.style, score.case), {})[score.engine] = score.wer
-    return bars(
-        "Word error rate, %",
-        [Group(style, case, [values.get(engine) for engine in ENGINES]) for (style, case), values in groups.items()],
-        ENGINES,
-    )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--every", type=int, default=3, help="utterance of the sets (%(default)s)")
-    parser.add_argument("--styles", default=",".join(MODES))
-    parser.add_argument("--minutes", type=float, default=10.2, help="of the long file (%(default)s)")
-    parser.add_argument("--write", type=Path, help="folder of evidence.md, for the tables, and evidence.svg")
-    options = parser.parse_args()
-    began = time.monotonic()
-    scores: list[Score] = []
-    latency = {}
-    styles = options.styles.split(",")
-    context = get_context("spawn")
-    with ProcessPoolExecutor(len(styles), context, take_turns, (context.Lock(),)) as pool:
-        waiting = {style: pool.submit(measure, style, options.every, options.minutes) for style in styles}
-        for style, future in waiting.items():
-            found, latency[style] = future.result()
-            scores += found
-    scores.sort(key=lambda score: score.style)  # heads apart
-    console = Console(width=150)
-    shown = [table(scores), steps(latency)]
-    for caption, header, rows in shown:
-        view = Table(*header, title=caption)
-        for row in rows:
-            view.add_row(*row)
-        console.print(view)
-    machine = (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"nemo_toolkit {version('nemo_toolkit')}; every {options.every}. utterance; {time.monotonic() - began:.0f} s"
-    )
-    print(machine)
-    if options.write:
-        page = options.write / "evidence.md"
-        before, _, rest = page.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        page.write_text(
-            f"{before}{BEGIN}\n\n![Word error rates](evidence.svg)\n\n{markdown(shown)}\n{machine}\n{END}{after}"
-        )
-        (options.write / "evidence.svg").write_text(plot(scores))
-    wer: dict[str, dict[str, dict[str, float]]] = {}
-    for score in scores:
-        style, head = score.style.split()
-        wer.setdefault(style, {}).setdefault(score.engine, {})[f"{head} {score.case}"] = round(score.wer, 1)
-    print(json.dumps({"wer": wer, "latency_ms": latency, "scores": [asdict(score) for score in scores]}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the cache fault and its fix are worth in words: `python -m bench.evidence`."""
