@@ -55,6 +55,7 @@ dashboards: $(READY) ## the chart's Grafana dashboards again from deploy/dashboa
 
 dashboard-picture: $(READY) ## docs/dashboard.png: a real Prometheus watches a worker through an overload (4 minutes)
 	$(BIN)/python -m bench.dashboard
+
 chaos: $(READY) ## kills, rebalances, brokers and Redis away, for MINUTES=3 and KILLS=0 at least; SEED=, STORE=device|redis
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --kills $(or $(KILLS),0) --seed $(SEED) \
 		--store $(or $(STORE),redis)
@@ -142,8 +143,9 @@ bench-step: $(READY) ## a step of the fast engine against the reference engine's
 bench-wire: $(READY) ## what decoding one record costs
 	$(BIN)/python -m bench.wire_decode
 
-evidence: $(READY) ## what the cache fault and its fix are worth in words; writes a table and a plot into docs/
-	$(BIN)/python -m bench.evidence --write docs
+EVERY ?= 3
+evidence: $(READY) ## what the cache fault and its fix are worth in words: tables and a plot for docs/; 14 minutes, 12 GB; EVERY=1 utterance
+	$(BIN)/python -m bench.evidence --every $(EVERY) --write docs
 
 clean: ## delete .venv and all caches of tools
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(NATIVE)/operations-*

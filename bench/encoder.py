@@ -57,15 +57,18 @@ class Cell:
     seconds: dict[tuple[int, str], float]
     multiply_adds: dict[str, int]
     bytes: int
-    floor: dict[int, float]  # by threads
     shares: dict[str, float]  # of the fast step's time on one thread
 
     def __str__(self) -> str:
         one = {name: 1000 * self.seconds[QUOTED, name] for name in ("NeMo", "fast")}
         return (
             f"look-ahead {self.look_ahead}, batch {self.batch}: NeMo {one['NeMo']:.1f} ms, fast {one['fast']:.1f} ms, "
-            f"ratio {', '.join(f'{self.ratio(n):.2f} ({n} threads)' for n in self.floor)}"
+            f"ratio {', '.join(f'{self.ratio(n):.2f} ({n} threads)' for n in self.threads)}"
         )
+
+    @property
+    def threads(self) -> list[int]:
+        return sorted({count for count, _ in self.seconds})
 
     def ratio(self, threads: int, peer: str = "NeMo") -> float:
         return self.seconds[threads, peer] / self.seconds[threads, "fast"]
@@ -164,10 +167,9 @@ def compare(
     model: SpeechModel,
     cells: list[tuple[int, int]],
     options: argparse.Namespace,
-    speeds: dict[int, tuple[float, float]],
+    machine: floor.Machine,
     advance: Callable[[Cell], None],
 ) -> list[Cell]:
-    """speeds: multiply-adds and bytes read a second, by threads."""
     # enough audio for the left context and every turn of the longest chunk
     mels = streams(model, max(batch for _, batch in cells), 60)
     engines = steppers(model, mels)
@@ -179,19 +181,16 @@ def compare(
             engines, filled, look_ahead, batch, options.seconds, options.threads, mels.shape[1]
         )
         moved = floor.bytes_moved(size, batch, look_ahead + 1)
-        least = {}
-        for count in options.threads:
-            peak, bandwidth = speeds[count]
-            least[count] = max(counted["fast"] / peak, moved / bandwidth)
-        found.append(Cell(look_ahead, batch, times, counted, moved, least, shares))
+        found.append(Cell(look_ahead, batch, times, counted, moved, shares))
+        machine.look()
         advance(found[-1])
     return found
 
 
-def show(name: str, cells: list[Cell], console: Console) -> None:
+def show(name: str, cells: list[Cell], machine: floor.Machine, console: Console) -> None:
     columns = ["look-ahead", "batch", *(f"{engine} ms" for engine in steps.NAMES), "NeMo / fast", "reference / fast"]
     columns += [
-        *(["on two threads"] if 2 in cells[0].floor else []),
+        *(["on two threads"] if 2 in cells[0].threads else []),
         "NeMo MMAC",
         "fast MMAC",
         "fast MB",
@@ -203,12 +202,11 @@ def show(name: str, cells: list[Cell], console: Console) -> None:
         one = {engine: cell.seconds[QUOTED, engine] for engine in steps.NAMES}
         numbers = [f"{1000 * one[engine]:.1f}" for engine in steps.NAMES]
         numbers += [f"{cell.ratio(QUOTED):.2f}", f"{cell.ratio(QUOTED, 'reference'):.2f}"]
-        numbers += [f"{cell.ratio(2):.2f}"] if 2 in cell.floor else []
+        numbers += [f"{cell.ratio(2):.2f}"] if 2 in cell.threads else []
         numbers += [f"{cell.multiply_adds[engine] / 1e6:.0f}" for engine in ("NeMo", "fast")]
-        numbers += [f"{cell.bytes / 1e6:.0f}", f"{1000 * cell.floor[QUOTED]:.1f}"]
-        table.add_row(
-            str(cell.look_ahead), str(cell.batch), *numbers, f"{100 * cell.floor[QUOTED] / one['fast']:.0f} %"
-        )
+        least = machine.floor(cell.multiply_adds["fast"], cell.bytes, QUOTED)
+        numbers += [f"{cell.bytes / 1e6:.0f}", f"{1000 * least:.1f}", f"{100 * least / one['fast']:.0f} %"]
+        table.add_row(str(cell.look_ahead), str(cell.batch), *numbers)
     console.print(table)
 
 
@@ -244,12 +242,8 @@ def main() -> int:
     names = options.models.split(",")
     console = Console(width=160)
     began = time.perf_counter()
-    speeds = {}
-    for count in options.threads:
-        torch.set_num_threads(count)
-        speeds[count] = floor.peak(), floor.bandwidth()
     torch.set_num_threads(QUOTED)
-    machine = {"peak GMAC/s": speeds[QUOTED][0] / 1e9, "read GB/s": speeds[QUOTED][1] / 1e9}
+    machine = floor.Machine(options.threads)
     found: dict[str, list[Cell]] = {}
     grown: dict[str, dict[str, float]] = {}
     with Progress(console=Console(stderr=True)) as progress:
@@ -263,22 +257,23 @@ def main() -> int:
                 progress.advance(task)
                 progress.console.print(f"{name}, {cell}")
 
-            found[name] = compare(model, cells, options, speeds, advance)
+            found[name] = compare(model, cells, options, machine, advance)
             if not options.no_growth:
                 progress.update(task, description=f"{name}: growth")
                 grown[name] = growth.measure(model, name != "24x1024")
             progress.update(task, description=name)
     for name, cells in found.items():
-        show(name, cells, console)
+        show(name, cells, machine, console)
         where.show({f"look-ahead {cell.look_ahead}, batch {cell.batch}": cell.shares for cell in cells}, console)
     if grown:
         growth.show(grown, console)
     if "17x512" in found:
         console.print("goals of 17x512 at batch 8 and 32: " + ("; ".join(missed(found["17x512"])) or "all met"))
+    speeds = {"peak GMAC/s": machine.peak[QUOTED] / 1e9, "read GB/s": machine.reading[QUOTED] / 1e9}
     print(
         f"{os.cpu_count()} cores, {platform.machine()} ({torch.backends.cpu.get_cpu_capability()}), "
         f"torch {torch.__version__}; one thread: "
-        + ", ".join(f"{value:.1f} {key}" for key, value in machine.items())
+        + ", ".join(f"{value:.1f} {key}" for key, value in speeds.items())
         + f"; {time.perf_counter() - began:.0f} s"
     )
     print(
@@ -291,7 +286,7 @@ def main() -> int:
                     for name, cells in found.items()
                 },
                 "growth": grown,
-                **{key.replace(" ", "_"): round(value, 1) for key, value in machine.items()},
+                **{key.replace(" ", "_"): round(value, 1) for key, value in speeds.items()},
             }
         )
     )

@@ -5,7 +5,7 @@ Multiply-adds are counted by PyTorch's own flop counter while the step runs.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +70,26 @@ def bytes_moved(size: Size, batch: int, frames: int) -> int:
     read = batch * size.layers * (2 * size.width * size.left + size.width * (size.kernel - 1))
     written = batch * size.layers * 3 * size.width * frames
     return 4 * (weights + read + written)
+
+
+class Machine:
+    """Multiply-adds and bytes read a second, by threads: the best of all looks, since a busy moment slows one down."""
+
+    def __init__(self, threads: Sequence[int]) -> None:
+        self.peak = dict.fromkeys(threads, 0.0)
+        self.reading = dict.fromkeys(threads, 0.0)
+
+    def look(self) -> None:
+        before = torch.get_num_threads()
+        for count in self.peak:
+            torch.set_num_threads(count)
+            self.peak[count] = max(self.peak[count], peak())
+            self.reading[count] = max(self.reading[count], bandwidth())
+        torch.set_num_threads(before)
+
+    def floor(self, multiply_adds: int, moved: int, threads: int) -> float:
+        """Seconds that so many multiply-adds and bytes take at the least."""
+        return max(multiply_adds / self.peak[threads], moved / self.reading[threads])
 
 
 def bandwidth() -> float:

@@ -45,28 +45,25 @@ def arithmetic(model: SpeechModel, frames: int = LONGEST) -> int:
 
 
 def _sweep(model: SpeechModel, batches: tuple[int, ...]) -> dict[int, float]:
-    """Median seconds of a step, by batch. Every stream is a copy of one whose left context is full."""
+    """Median seconds of a step, by batch, in turns. Every stream is a copy of one whose left context is full."""
     left = model.left_context[LOOK_AHEAD]
     filling = -(-left // LONGEST) * LONGEST + LONGEST
     chunk = LOOK_AHEAD + 1
-    turns = chunk * (TURNS + 1) * len(batches)
-    mels = steps.mel_frames(model, [excerpt(0, (filling + turns + 4) * 1280)])
+    mels = steps.mel_frames(model, [excerpt(0, (filling + chunk + 4) * 1280)])
     engine = warmed(model, max(batches))
     stepper = steps.Ours(engine, mels.expand(engine.slots, -1, -1))
     for first in range(0, filling, LONGEST):
         stepper.step(LOOK_AHEAD, 1, steps.mels_until(first), steps.mels_until(first + LONGEST))
     state = engine.save(0)
-    found = {}
-    for batch in batches:
-        for slot in range(batch):
-            engine.load(slot, state)
-        taken = []
-        for first in range(filling, filling + chunk * (TURNS + 1), chunk):
+    taken: dict[int, list[float]] = {batch: [] for batch in batches}
+    for _ in range(TURNS + 1):
+        for batch, seconds in taken.items():
+            for slot in range(batch):
+                engine.load(slot, state)
             began = floor.clock()
-            stepper.step(LOOK_AHEAD, batch, steps.mels_until(first), steps.mels_until(first + chunk))
-            taken.append(floor.clock() - began)
-        found[batch] = statistics.median(taken[1:])
-    return found
+            stepper.step(LOOK_AHEAD, batch, steps.mels_until(filling), steps.mels_until(filling + chunk))
+            seconds.append(floor.clock() - began)
+    return {batch: statistics.median(seconds[1:]) for batch, seconds in taken.items()}
 
 
 def show(grown: dict[str, dict[str, float]], console: Console) -> None:

@@ -17,12 +17,11 @@ Case = list[tuple[Samples, str]]  # audio and what is said in it
 
 def cases(every: int, minutes: float) -> dict[str, Case]:
     utterances = {name: evaluation(name)[::every] for name in ("seen", "unseen")}
-    long = [(samples, text) for samples, text in _until(minutes * 60)]
     return {
         **utterances,
         "calls": _calls(),
         "seen +silence": [(np.concatenate([samples, SILENCE]), text) for samples, text in utterances["seen"]],
-        "long": long,
+        "long": _until(minutes * 60),
     }
 
 
