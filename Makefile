@@ -144,7 +144,7 @@ bench-wire: $(READY) ## what decoding one record costs
 	$(BIN)/python -m bench.wire_decode
 
 EVERY ?= 3
-evidence: $(READY) ## what the cache fault and its fix are worth in words: tables and a plot for docs/; 14 minutes, 12 GB; EVERY=1 utterance
+evidence: $(READY) ## what the cache fault and its fix are worth in words: tables and a plot for docs/; 14 minutes; EVERY=1 for all utterances
 	$(BIN)/python -m bench.evidence --every $(EVERY) --write docs
 
 clean: ## delete .venv and all caches of tools

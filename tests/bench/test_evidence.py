@@ -1,13 +1,18 @@
-"""The plot is what its numbers say."""
+"""The plot is what its numbers say, and every step is timed."""
 
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from bench.evidence.measure import Score
+from bench.evidence.measure import Ours, Score
 from bench.evidence.report import draw, table
+from tests.engine.models import CHUNKED, Zoo
+from tests.engine.speech import RATE, excerpt
+from worker.engine.interface import Mode
+from worker.engine.model import adopt
 
 SCORES = [
     Score("chunked_limited CTC", "stock", "seen", 200, 20, 10, 70),
@@ -40,3 +45,12 @@ def test_a_row_tells_each_kind_of_error_in_its_engines_column() -> None:
     assert seen["stock"] == "50.0 (10.0 5.0 35.0)"
     assert seen["ours"] == "5.0 (2.0 1.0 2.0)"
     assert seen["fixed"] == ""
+
+
+@torch.inference_mode()
+def test_each_step_of_ours_is_timed(zoo: Zoo) -> None:
+    ours = Ours(adopt(zoo.build(CHUNKED), "evidence"), Mode(1, "ctc"))
+    texts: list[str] = []
+    steps = sum(1 for _ in ours.steps(excerpt(0, 2 * RATE), texts))
+    assert len(ours.seconds) == steps > 10
+    assert len(texts) == 1

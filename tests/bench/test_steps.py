@@ -102,3 +102,14 @@ def test_bytes_are_weights_once_and_context_once_a_stream() -> None:
     one = 2 * (2 * 4 * 10 + 4 * 8) + 2 * 3 * 4 * 5
     assert floor.bytes_moved(size, 1, 5) == 4 * (weights + one)
     assert floor.bytes_moved(size, 3, 5) == 4 * (weights + 3 * one)
+
+
+def test_a_floor_is_by_the_best_speeds_of_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks, readings = iter([20.0, 50.0, 10.0]), iter([8.0, 2.0, 4.0])
+    monkeypatch.setattr(floor, "peak", lambda: next(peaks))
+    monkeypatch.setattr(floor, "bandwidth", lambda: next(readings))
+    machine = floor.Machine([1])
+    for _ in range(3):
+        machine.look()
+    assert machine.floor(100, 8, 1) == 2.0  # bound by multiply-adds
+    assert machine.floor(100, 80, 1) == 10.0  # by bytes

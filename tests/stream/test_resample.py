@@ -90,6 +90,13 @@ def test_a_copy_and_a_restored_state_go_on_with_the_same_bits(case, at):
 
 
 @pytest.mark.parametrize("rate", OTHER_RATES)
+def test_audio_that_waits_keeps_no_more_memory_than_its_own(rate):
+    resampler = Resampler(rate)
+    pieces = [resampler.process(noise(rate // 10)) for _ in range(3)]
+    assert all(piece.base is None for piece in pieces)  # a view keeps all of what it is a part of
+
+
+@pytest.mark.parametrize("rate", OTHER_RATES)
 def test_delay_is_under_5_ms_and_state_under_4_kb(rate):
     resampler = Resampler(rate)
     resampler.process(noise(rate + 123))
